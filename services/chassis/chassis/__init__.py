@@ -1,0 +1,1 @@
+"""The microservice chassis that every Slipway service stands on."""
