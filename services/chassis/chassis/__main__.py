@@ -1,0 +1,74 @@
+"""Commands of every service: `python -m chassis serve|migrate|openapi|outbox <service> ...`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib
+import json
+import sys
+from typing import Any
+
+from chassis.settings import ServiceSettings, SettingsError, load_settings
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; return the exit code (2: bad input, said in one line)."""
+    parser = argparse.ArgumentParser(prog="python -m chassis")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, text in (
+        ("serve", "serve a service until SIGTERM"),
+        ("migrate", "bring its database up to date"),
+        ("openapi", "print its OpenAPI document"),
+        ("outbox", "list or replay its dead letters"),
+    ):
+        command = commands.add_parser(name, help=text)
+        command.add_argument("service")
+        if name == "migrate":
+            command.add_argument("--check", action="store_true", help="only say if it is needed")
+        if name == "outbox":
+            command.add_argument("arguments", nargs=argparse.REMAINDER)
+    arguments = parser.parse_args(argv)
+    try:
+        return _run(arguments)
+    except SettingsError as exc:
+        print(exc, file=sys.stderr)
+        return 2
+
+
+def _settings(service: str) -> ServiceSettings:
+    try:
+        module = importlib.import_module(f"{service}.settings")
+    except ModuleNotFoundError as exc:
+        if exc.name not in {service, f"{service}.settings"}:
+            raise
+        raise SettingsError(f"{service}: no such service; give the name of a package") from None
+    cls: type[ServiceSettings] = module.Settings
+    return load_settings(cls)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    service = arguments.service
+    settings = _settings(service)
+    if arguments.command in {"serve", "openapi"}:
+        app = importlib.import_module(f"{service}.main").create_app(settings)
+        if arguments.command == "openapi":
+            print(json.dumps(app.openapi(), indent=2))
+            return 0
+        from chassis.server import serve
+
+        serve(app, settings)
+        return 0
+    if arguments.command == "migrate":
+        migrations: Any = importlib.import_module("chassis.migrations")
+        if arguments.check:
+            needed = asyncio.run(migrations.needs_migration(service, settings))
+            return 1 if needed else 0
+        asyncio.run(migrations.migrate(service, settings))
+        return 0
+    cli: Any = importlib.import_module("chassis.events.cli")
+    return int(cli.main(service, settings, arguments.arguments) or 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

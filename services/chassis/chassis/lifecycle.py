@@ -1,0 +1,38 @@
+"""Where a process stands: starting, warm, draining. Local state only; no peer is asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Lifecycle:
+    """The state behind the probes of one process."""
+
+    started: bool = False
+    """The resources are open: the lifespan has begun."""
+
+    waiting: str | None = "starting"
+    """Why the process is not warm yet; None once it is."""
+
+    draining: bool = False
+    """The process was told to end; it finishes what it has and takes nothing new."""
+
+    dead_workers: set[str] = field(default_factory=set)
+    """Background loops that stand still after a failure."""
+
+    @property
+    def warm(self) -> bool:
+        """True once the process may serve."""
+        return self.started and self.waiting is None
+
+    @property
+    def obstacle(self) -> str | None:
+        """Why the process is not ready, or None when it is."""
+        if self.draining:
+            return "draining"
+        if not self.started or self.waiting is not None:
+            return self.waiting or "starting"
+        if self.dead_workers:
+            return "workers down: " + ", ".join(sorted(self.dead_workers))
+        return None

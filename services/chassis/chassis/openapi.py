@@ -1,0 +1,51 @@
+"""The OpenAPI document: every operation lists the problems it can answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+
+from chassis.problems import MEDIA_TYPE, ProblemDetails, phrase
+
+_METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
+_REF = {"$ref": "#/components/schemas/ProblemDetails"}
+
+
+def customise(app: FastAPI, generate: Any) -> dict[str, Any]:
+    """Return the document that `generate` makes, with problems instead of FastAPI's own errors."""
+    document: dict[str, Any] = generate()
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    schema = ProblemDetails.model_json_schema(ref_template="#/components/schemas/{model}")
+    for name, definition in schema.pop("$defs", {}).items():
+        schemas.setdefault(name, definition)
+    schemas.setdefault("ProblemDetails", schema)
+    for path in document.get("paths", {}).values():
+        for method in _METHODS:
+            if method in path:
+                _add_problems(path[method])
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
+    return document
+
+
+def _add_problems(operation: dict[str, Any]) -> None:
+    responses = operation.setdefault("responses", {})
+    has_body = "requestBody" in operation
+    common = [500]
+    if has_body:
+        common += [400, 413, 422]
+    if operation.get("parameters"):
+        common.append(422)
+    for status in common:
+        responses.setdefault(str(status), {"description": phrase(status)})
+    for key, response in responses.items():
+        if (key.isdigit() and int(key) >= 400) or key in {"4XX", "5XX", "default"}:
+            examples = {
+                media: {"examples": content["examples"]}
+                for media, content in response.get("content", {}).items()
+                if "examples" in content
+            }
+            response["content"] = {
+                MEDIA_TYPE: {"schema": _REF, **next(iter(examples.values()), {})}
+            }
