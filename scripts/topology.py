@@ -198,19 +198,20 @@ def _explain(error: jsonschema.ValidationError) -> str:
     for step in error.absolute_path:
         where += f"[{step}]" if isinstance(step, int) else f".{step}" if where else str(step)
     expected: Any = error.validator_value
+    instance: Any = error.instance
     match error.validator:
         case "additionalProperties" if isinstance(error.schema, Mapping):
             known = error.schema.get("properties", {})
-            unknown = next(key for key in error.instance if key not in known)
+            unknown = next(key for key in instance if key not in known)
             where = f"{where}.{unknown}" if where else str(unknown)
             what = "unknown field" + (f"; known are {', '.join(sorted(known))}" if known else "")
         case "required":
-            missing = next(key for key in expected if key not in error.instance)
+            missing = next(key for key in expected if key not in instance)
             where, what = f"{where}.{missing}" if where else missing, "is missing"
         case "enum":
-            what = f"{error.instance!r} is none of {', '.join(map(str, expected))}"
+            what = f"{instance!r} is none of {', '.join(map(str, expected))}"
         case "not":
-            what = f"{error.instance!r} is not for the gateway (internal, or names a version)"
+            what = f"{instance!r} is not for the gateway (internal, or names a version)"
         case _:
             what = error.message
     return " ".join(f"{where or 'the file'}: {what}".split())

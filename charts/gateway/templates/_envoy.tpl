@@ -1,0 +1,22 @@
+{{- /* The whole of envoy.yaml: the cluster's ConfigMap holds it, the local runner writes it. */ -}}
+{{- define "gateway.envoy" -}}
+{{- include "gateway.check" . -}}
+node: {id: gateway, cluster: slipway}
+admin:
+  address: {socket_address: {address: {{ .Values.admin.address }}, port_value: {{ .Values.admin.port }}}}
+  ignore_global_conn_limit: true
+overload_manager:
+  resource_monitors:
+    - name: envoy.resource_monitors.global_downstream_max_connections
+      typed_config:
+        "@type": type.googleapis.com/envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
+        max_active_downstream_connections: {{ .Values.limits.connections | int64 }}
+static_resources:
+  listeners:
+    {{- include "gateway.listener.public" . | nindent 4 }}
+    {{- if .Values.status.enabled }}
+    {{- include "gateway.listener.status" . | nindent 4 }}
+    {{- end }}
+  clusters:
+    {{- include "gateway.clusters" . | nindent 4 }}
+{{- end }}
