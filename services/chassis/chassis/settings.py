@@ -231,6 +231,7 @@ class EventSettings(DatabaseSettings):
     outbox_max_attempts: PositiveInt = 12
     outbox_backoff_seconds: PositiveFloat = 0.5
     outbox_backoff_cap_seconds: PositiveFloat = 60
+    outbox_retention_seconds: PositiveFloat = 7 * 86_400
 
 
 S = TypeVar("S", bound=BaseSettings)

@@ -1,0 +1,173 @@
+"""Engines: what the URL means, and how each database is told to be safe and bounded.
+
+SQLite has one engine for writing, with one connection, and one for reading. SQLite allows a
+single writer anyway; a pool of one makes writers of a process wait in order, off the database,
+instead of polling for its lock. Other processes are waited for by `busy_timeout`.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import Histogram
+from sqlalchemy import URL, Connection, event, make_url
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry, PoolProxiedConnection
+from sqlalchemy.util import await_only
+
+from chassis.settings import DatabaseSettings
+
+# Virtual-machine instructions of SQLite between two looks at the clock; about a millisecond.
+_PROGRESS_STEPS = 20_000
+
+
+def async_url(url: str) -> URL:
+    """Return `url` with the asynchronous driver: `sqlite+aiosqlite` or `postgresql+psycopg`.
+
+    Raises:
+        ValueError: for another database, or for SQLite without a file.
+    """
+    parsed = make_url(url)
+    backend = parsed.drivername.partition("+")[0]
+    if backend in {"postgresql", "postgres"}:
+        return parsed.set(drivername="postgresql+psycopg")
+    if backend == "sqlite":
+        if not parsed.database or parsed.database == ":memory:" or "mode" in parsed.query:
+            raise ValueError("SQLite needs a file; use sqlite:///path")
+        return parsed.set(drivername="sqlite+aiosqlite")
+    raise ValueError(f"{backend} is not supported; use postgresql:// or sqlite:///")
+
+
+def measured_pool(histogram: Histogram | None) -> type[AsyncAdaptedQueuePool]:
+    """Return a pool class that observes how long a connection was waited for."""
+    if histogram is None:
+        return AsyncAdaptedQueuePool
+
+    class MeasuredPool(AsyncAdaptedQueuePool):
+        def connect(self) -> PoolProxiedConnection:
+            start = time.perf_counter()
+            try:
+                return super().connect()
+            finally:
+                histogram.observe(time.perf_counter() - start)
+
+    return MeasuredPool
+
+
+def build_engines(
+    settings: DatabaseSettings, histogram: Histogram | None
+) -> tuple[AsyncEngine, AsyncEngine]:
+    """Return the engines for writing and for reading; on PostgreSQL they are one."""
+    url = async_url(settings.database_url)
+    if url.get_backend_name() == "sqlite":
+        Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
+        return (
+            _sqlite_engine(url, settings, histogram, writing=True),
+            _sqlite_engine(url, settings, histogram, writing=False),
+        )
+    engine = _postgresql_engine(url, settings, histogram)
+    return engine, engine
+
+
+def _postgresql_engine(
+    url: URL, settings: DatabaseSettings, histogram: Histogram | None
+) -> AsyncEngine:
+    milliseconds = math.ceil(settings.statement_timeout_seconds * 1000)
+    # Options of the connection, not SET: they cost no round trip and survive a rollback.
+    options = f"-c statement_timeout={milliseconds} -c timezone=UTC"
+    given = url.query.get("options", ())
+    extra = [given] if isinstance(given, str) else list(given)
+    connect_args: dict[str, Any] = {
+        "options": " ".join([options, *extra]),
+        "application_name": url.query.get("application_name", settings.service_name),
+        # libpq reads whole seconds and takes 1 for 2.
+        "connect_timeout": max(2, math.ceil(settings.database_pool_timeout_seconds)),
+    }
+    return create_async_engine(
+        url.difference_update_query(["options", "application_name"]),
+        poolclass=measured_pool(histogram),
+        pool_size=settings.database_pool_size,
+        max_overflow=0,
+        pool_timeout=settings.database_pool_timeout_seconds,
+        # A connection that died while idle (restart, failover) is replaced before it is used.
+        pool_pre_ping=True,
+        connect_args=connect_args,
+        hide_parameters=True,
+    )
+
+
+def _sqlite_engine(
+    url: URL, settings: DatabaseSettings, histogram: Histogram | None, *, writing: bool
+) -> AsyncEngine:
+    engine = create_async_engine(
+        url,
+        poolclass=measured_pool(histogram),
+        pool_size=1 if writing else settings.database_pool_size,
+        max_overflow=0,
+        pool_timeout=settings.database_pool_timeout_seconds,
+        connect_args={"timeout": settings.statement_timeout_seconds},
+        hide_parameters=True,
+    )
+    _configure_sqlite(engine, settings.statement_timeout_seconds, writing=writing)
+    return engine
+
+
+class _StatementDeadline:
+    """Ends a statement of SQLite that runs too long; SQLite has no statement timeout itself.
+
+    The time spent waiting for another process's lock does not count; `busy_timeout` bounds it.
+    """
+
+    __slots__ = ("at",)
+
+    def __init__(self) -> None:
+        self.at = math.inf
+
+    def __call__(self) -> bool:
+        return time.monotonic() > self.at
+
+
+def _configure_sqlite(engine: AsyncEngine, timeout: float, *, writing: bool) -> None:
+    milliseconds = math.ceil(timeout * 1000)
+    pragmas = [
+        f"PRAGMA busy_timeout = {milliseconds}",
+        "PRAGMA foreign_keys = ON",
+    ]
+    if writing:
+        # FULL syncs the log at each commit: an answered request survives a loss of power.
+        pragmas += ["PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL"]
+    else:
+        pragmas.append("PRAGMA query_only = ON")
+    begin = "BEGIN IMMEDIATE" if writing else "BEGIN"
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def connect(dbapi_connection: Any, record: ConnectionPoolEntry) -> None:
+        # The driver must not begin transactions by itself; `begin` below does.
+        dbapi_connection.isolation_level = None
+        cursor = dbapi_connection.cursor()
+        for pragma in pragmas:
+            cursor.execute(pragma)
+        cursor.close()
+        deadline = _StatementDeadline()
+        record.info["deadline"] = deadline
+        driver = dbapi_connection.driver_connection
+        await_only(driver.set_progress_handler(deadline, _PROGRESS_STEPS))
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def start(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    @event.listens_for(engine.sync_engine, "before_cursor_execute")
+    def arm(connection: Connection, *_: Any) -> None:
+        connection.info["deadline"].at = time.monotonic() + timeout
+
+    @event.listens_for(engine.sync_engine, "after_cursor_execute")
+    def disarm(connection: Connection, *_: Any) -> None:
+        connection.info["deadline"].at = math.inf
+
+    @event.listens_for(engine.sync_engine, "rollback")
+    def disarm_failed(connection: Connection) -> None:
+        connection.info["deadline"].at = math.inf

@@ -1,0 +1,257 @@
+"""The relay: takes rows of the outbox and delivers them to their subscribers.
+
+At least once: a row is taken for the time of a lease, delivered outside any transaction, and
+marked after the answer. A relay that dies in between leaves the row to the next lease. Several
+relays, in one process or many, deliver each row once as long as none of them dies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter as Tally
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Row, case, exists, func, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from chassis.events.delivery import Delivery, Outcome
+from chassis.events.metrics import OutboxMetrics
+from chassis.events.tables import DEAD, DELIVERED, PENDING, outbox
+from chassis.ids import new_id
+from chassis.settings import EventSettings
+
+if TYPE_CHECKING:
+    from chassis.runtime import Runtime
+
+_METRICS_SECONDS = 5.0
+_PURGE_SECONDS = 300.0
+_PURGE_BATCH = 1000
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A row that this relay holds until its lease ends."""
+
+    seq: int
+    lease: str
+    id: str
+    type: str
+    subscriber: str
+    event: str
+    attempts: int
+
+
+class Relay:
+    """Delivers the outbox of one service.
+
+    A subscriber that hangs holds at most `outbox_batch` deliveries of this relay; the others
+    have as many of their own. Retries wait a random time up to `outbox_backoff_seconds` times
+    two to the power of the tries, at most `outbox_backoff_cap_seconds` (full jitter).
+    """
+
+    def __init__(self, runtime: Runtime) -> None:
+        settings = runtime.settings
+        if not isinstance(settings, EventSettings):
+            raise RuntimeError("a relay needs EventSettings")
+        self._settings = settings
+        self._runtime = runtime
+        self._database = runtime.database
+        self._delivery = Delivery(runtime)
+        self._metrics = OutboxMetrics.of(runtime)
+        self._log = runtime.log.bind(worker="outbox")
+        self._in_flight: Tally[str] = Tally()
+        # Twice the longest delivery: time to write the result down before another relay starts.
+        self._lease = timedelta(seconds=2 * self._delivery.bound_seconds + 1)
+        self._next_metrics = 0.0
+        self._next_purge = 0.0
+
+    async def run(self) -> None:
+        """Deliver until cancelled. Wakes on commits of this process, polls for those of others."""
+        async with asyncio.TaskGroup() as group:
+            while True:
+                await self._housekeeping()
+                for claim in await self._claim():
+                    self._in_flight[claim.subscriber] += 1
+                    group.create_task(self._finish(claim))
+                await self._database.outbox_written.wait(self._settings.outbox_poll_seconds)
+
+    async def run_once(self) -> int:
+        """Deliver what is due now, each row once; return how many rows were tried."""
+        claims = await self._claim()
+        async with asyncio.TaskGroup() as group:
+            for claim in claims:
+                self._in_flight[claim.subscriber] += 1
+                group.create_task(self._finish(claim))
+        return len(claims)
+
+    async def _claim(self) -> list[Claim]:
+        """Take due rows, of each subscriber as many as it has free places."""
+        now = self._runtime.clock.now()
+        async with self._database.reading() as session:
+            due = (
+                await session.scalars(
+                    select(outbox.c.subscriber)
+                    .where(outbox.c.state == PENDING, outbox.c.available_at <= now)
+                    .distinct()
+                )
+            ).all()
+        free = {name: self._settings.outbox_batch - self._in_flight[name] for name in due}
+        claims: list[Claim] = []
+        if any(places > 0 for places in free.values()):
+            async with self._database.session() as session:
+                for subscriber, places in free.items():
+                    if places > 0:
+                        claims += await self._claim_of(session, subscriber, places, now)
+        return claims
+
+    async def _claim_of(
+        self, session: AsyncSession, subscriber: str, places: int, now: datetime
+    ) -> list[Claim]:
+        earlier = outbox.alias("earlier")
+        query = (
+            select(outbox)
+            .where(
+                outbox.c.state == PENDING,
+                outbox.c.subscriber == subscriber,
+                outbox.c.available_at <= now,
+                # Order: the first pending one of its key; it stays so while it is delivered.
+                ~exists().where(
+                    earlier.c.state == PENDING,
+                    earlier.c.subscriber == outbox.c.subscriber,
+                    earlier.c.ordering_key == outbox.c.ordering_key,
+                    earlier.c.seq < outbox.c.seq,
+                ),
+            )
+            .order_by(outbox.c.available_at, outbox.c.seq)
+            .limit(places)
+            # PostgreSQL: other relays pass over these rows. On SQLite the write transaction
+            # (BEGIN IMMEDIATE) keeps them out until the lease is written.
+            .with_for_update(skip_locked=True, of=outbox)
+        )
+        rows = (await session.execute(query)).all()
+        if not rows:
+            return []
+        lease = new_id()
+        await session.execute(
+            update(outbox)
+            .where(outbox.c.seq.in_([row.seq for row in rows]))
+            # Counted when it begins: a row that kills its relay ends up dead as well.
+            .values(lease=lease, attempts=outbox.c.attempts + 1, available_at=now + self._lease)
+        )
+        return [_claim_row(row, lease) for row in rows]
+
+    async def _finish(self, claim: Claim) -> None:
+        """Deliver one row and write the result down."""
+        try:
+            outcome = await self._delivery.send(claim.subscriber, claim.event)
+            await self._record(claim, outcome)
+        except Exception:
+            # The lease runs out and the row is tried again.
+            self._log.exception("outbox.delivery_failed", event_id=claim.id)
+        finally:
+            self._in_flight[claim.subscriber] -= 1
+            # A place is free, and the next event of the key may go.
+            self._database.outbox_written.set()
+
+    async def _record(self, claim: Claim, outcome: Outcome) -> None:
+        now = self._runtime.clock.now()
+        # A call that was not sent is no try: the breaker is open, or no token could be had.
+        attempts = claim.attempts if outcome.sent else claim.attempts - 1
+        state, available_at = DELIVERED, now
+        if not outcome.delivered:
+            given_up = outcome.poison or attempts >= self._settings.outbox_max_attempts
+            state = DEAD if given_up else PENDING
+            available_at = now + self._pause(attempts, outcome.retry_after)
+        async with self._database.session() as session:
+            result = await session.execute(
+                update(outbox)
+                .where(outbox.c.seq == claim.seq, outbox.c.lease == claim.lease)
+                .values(
+                    state=state,
+                    attempts=attempts,
+                    lease=None,
+                    available_at=available_at,
+                    last_error=outcome.error,
+                    finished_at=None if state == PENDING else now,
+                )
+            )
+        if result.rowcount == 0:
+            self._log.warning("outbox.lease_lost", event_id=claim.id)
+            return
+        self._metrics.count(claim.type, state if state != PENDING else "retry")
+        if state == DEAD:
+            self._log.error(
+                "outbox.dead", event_id=claim.id, subscriber=claim.subscriber, error=outcome.error
+            )
+
+    def _pause(self, attempts: int, retry_after: float | None) -> timedelta:
+        cap = self._settings.outbox_backoff_cap_seconds
+        bound = min(cap, self._settings.outbox_backoff_seconds * 2.0 ** min(attempts - 1, 60))
+        seconds = random.uniform(0, bound)  # noqa: S311  (jitter, no secret)
+        if retry_after is not None:
+            seconds += min(retry_after, cap)
+        return timedelta(seconds=seconds)
+
+    async def _housekeeping(self) -> None:
+        now = self._runtime.clock.monotonic()
+        if now >= self._next_metrics:
+            self._next_metrics = now + _METRICS_SECONDS
+            await self.update_metrics()
+        if now >= self._next_purge:
+            self._next_purge = now + _PURGE_SECONDS
+            await self.purge()
+
+    async def update_metrics(self) -> None:
+        """Read the gauges from the table."""
+        async with self._database.reading() as session:
+            row = (
+                await session.execute(
+                    select(
+                        func.count(case((outbox.c.state == PENDING, 1))).label("pending"),
+                        func.count(case((outbox.c.state == DEAD, 1))).label("dead"),
+                        func.min(case((outbox.c.state == PENDING, outbox.c.created_at))).label(
+                            "oldest"
+                        ),
+                    ).where(outbox.c.state.in_((PENDING, DEAD)))
+                )
+            ).one()
+        age = 0.0
+        if row.oldest is not None:
+            age = max(0.0, (self._runtime.clock.now() - row.oldest).total_seconds())
+        self._metrics.observe(pending=row.pending, dead=row.dead, oldest_age_seconds=age)
+
+    async def purge(self) -> int:
+        """Delete delivered rows older than `outbox_retention_seconds`; return how many."""
+        before = self._runtime.clock.now() - timedelta(
+            seconds=self._settings.outbox_retention_seconds
+        )
+        total = 0
+        while True:
+            async with self._database.session() as session:
+                old = (
+                    select(outbox.c.seq)
+                    .where(outbox.c.state == DELIVERED, outbox.c.finished_at < before)
+                    .limit(_PURGE_BATCH)
+                    .scalar_subquery()
+                )
+                deleted = (
+                    await session.execute(outbox.delete().where(outbox.c.seq.in_(old)))
+                ).rowcount
+            total += deleted
+            if deleted < _PURGE_BATCH:
+                return total
+
+
+def _claim_row(row: Row[tuple[object, ...]], lease: str) -> Claim:
+    return Claim(
+        seq=row.seq,
+        lease=lease,
+        id=row.id,
+        type=row.type,
+        subscriber=row.subscriber,
+        event=row.event,
+        attempts=row.attempts + 1,
+    )

@@ -1,0 +1,327 @@
+"""`Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header): a retry repeats no work.
+
+The key, a fingerprint of the request and the answer are one row, written in the transaction of
+the work. Two ways to use it:
+
+    # One transaction: claim, work, complete. A failure rolls back the claim with the work.
+    if replay := await idempotency.claim(session):
+        return replay.response()
+    ...
+    return await idempotency.complete(session, 201, item)
+
+    # Several transactions (a saga): claim and attach in the first, complete in the last. After a
+    # crash in between, a retry gets a `Replay` that has `resource_id` and is not `completed`: it
+    # holds the claim now and goes on with that resource.
+
+A request without a key is not affected: `claim` returns None, the rest does nothing.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Annotated, Any
+
+from fastapi import Depends, Header
+from pydantic import BaseModel
+from sqlalchemy import Row, delete, exc, func, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncSession
+from starlette.requests import Request
+from starlette.responses import Response
+
+from chassis.clock import Clock
+from chassis.database import Database, database_of
+from chassis.idempotency_table import idempotency_keys
+from chassis.ids import new_id
+from chassis.problems import Problem
+from chassis.runtime import Runtime, RuntimeDep
+from chassis.security.dependencies import MaybeCaller
+
+LEASE = timedelta(seconds=30)
+RETENTION = timedelta(hours=24)
+WAIT_SECONDS = 2.0
+_POLL_SECONDS = 0.05
+_PURGE_SECONDS = 600.0
+_PURGE_BATCH = 1000
+_LOCK_NOT_AVAILABLE = "55P03"
+
+_keys = idempotency_keys.c
+
+# Visible ASCII; the draft's quoted form ("...") may have spaces and escapes too.
+_BARE = re.compile(r"[\x21\x23-\x7e]{1,255}")
+_QUOTED = re.compile(r'"((?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\]){1,255})"')
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What an earlier request with the same key left.
+
+    `completed`: answer with `response()`. Otherwise that request died after `attach`: this one
+    holds the claim now, goes on with `resource_id` and calls `complete`.
+    """
+
+    resource_id: str | None
+    status: int | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+    @property
+    def completed(self) -> bool:
+        """Tell whether there is an answer to repeat."""
+        return self.status is not None
+
+    def response(self) -> Response:
+        """Return the first answer again, marked `Idempotency-Replayed: true`.
+
+        Raises:
+            RuntimeError: if it is not completed.
+        """
+        if self.status is None:
+            raise RuntimeError("the first request was not completed; go on with resource_id")
+        headers = {**self.headers, "Idempotency-Replayed": "true"}
+        return Response(self.body, self.status, headers)
+
+
+class Idempotency:
+    """The idempotency key of one request."""
+
+    def __init__(
+        self, key: str | None, *, scope: str = "", fingerprint: str = "", clock: Clock
+    ) -> None:
+        self.key = key
+        self.fingerprint = fingerprint
+        self._clock = clock
+        self._id = hashlib.sha256(f"{scope}\n{key}".encode()).hexdigest()
+        self._lease: str | None = None
+
+    async def claim(self, session: AsyncSession) -> Replay | None:
+        """Claim the key in the transaction of `session`; None means: do the work.
+
+        Make it the first use of the session: then a concurrent duplicate waits here for the
+        first request, up to 2 s. Later in a transaction it cannot wait and answers 409 at once.
+
+        Raises:
+            Problem: 422 if the key was used for another request; 409 with `Retry-After` if the
+                first request is still at work.
+        """
+        if self.key is None:
+            return None
+        deadline = self._clock.monotonic() + WAIT_SECONDS
+        may_wait = not session.in_transaction()
+        while True:
+            now = self._clock.now()
+            if await self._insert(session, now):
+                return None
+            row = await self._read(session)
+            if row is not None:
+                if row.expires_at <= now:
+                    await session.execute(
+                        delete(idempotency_keys).where(
+                            _keys.id == self._id, _keys.expires_at <= now
+                        )
+                    )
+                    continue
+                self._check_fingerprint(row)
+                if row.status is not None:
+                    return _replay(row)
+                if row.lease_until <= now and await self._take_over(session, row, now):
+                    # Without a resource nothing of the first request is left: start anew.
+                    return None if row.resource_id is None else Replay(row.resource_id)
+            if not may_wait:
+                raise _in_progress()
+            # Give the write lock (SQLite) and the connection back while waiting.
+            await session.rollback()
+            await self._wait(database_of(session), deadline)
+
+    async def attach(self, session: AsyncSession, resource_id: str) -> None:
+        """Note the resource that the request makes, so that a retry after a crash finds it."""
+        if self.key is not None:
+            await self._update(session, resource_id=resource_id)
+
+    async def complete(
+        self,
+        session: AsyncSession,
+        status: int,
+        body: bytes | BaseModel,
+        headers: Mapping[str, str] | None = None,
+    ) -> Response:
+        """Store the answer in the transaction of `session`; return it as a response.
+
+        Raises:
+            Problem: 409 if another request took over, because this one outlived its lease.
+        """
+        content = body if isinstance(body, bytes) else _json(body)
+        kept = {"Content-Type": "application/json", **(headers or {})}
+        if self.key is not None:
+            await self._update(session, status=status, headers=json.dumps(kept), body=content)
+        return Response(content, status, kept)
+
+    async def _insert(self, session: AsyncSession, now: datetime) -> bool:
+        database = database_of(session)
+        lease = new_id()
+        values = {
+            "id": self._id,
+            "fingerprint": self.fingerprint,
+            "lease": lease,
+            "lease_until": now + LEASE,
+            "expires_at": now + RETENTION,
+        }
+        if database.dialect == "postgresql":
+            # The insert waits for a concurrent one of the same key, but not as long as for rows.
+            milliseconds = str(int(WAIT_SECONDS * 1000))
+            await session.execute(select(func.set_config("lock_timeout", milliseconds, True)))
+            statement: Any = postgresql.insert(idempotency_keys)
+        else:
+            statement = sqlite.insert(idempotency_keys)
+        try:
+            result = await session.execute(
+                statement.values(**values).on_conflict_do_nothing().returning(_keys.id)
+            )
+        except exc.OperationalError as error:
+            if getattr(error.orig, "sqlstate", None) == _LOCK_NOT_AVAILABLE:
+                raise _in_progress() from None
+            raise
+        inserted = result.first() is not None
+        if database.dialect == "postgresql":
+            await session.execute(select(func.set_config("lock_timeout", "0", True)))
+        if inserted:
+            self._lease = lease
+        return inserted
+
+    async def _read(self, session: AsyncSession) -> Row[Any] | None:
+        query = select(idempotency_keys).where(_keys.id == self._id)
+        return (await session.execute(query)).one_or_none()
+
+    def _check_fingerprint(self, row: Row[Any]) -> None:
+        if row.fingerprint != self.fingerprint:
+            raise Problem(
+                422,
+                type="urn:slipway:problem:idempotency-key-reused",
+                title="Idempotency-Key reused",
+                detail="This Idempotency-Key was sent with another request; use a new key.",
+            )
+
+    async def _take_over(self, session: AsyncSession, row: Row[Any], now: datetime) -> bool:
+        lease = new_id()
+        result = await session.execute(
+            update(idempotency_keys)
+            .where(_keys.id == self._id, _keys.lease == row.lease, _keys.status.is_(None))
+            .values(lease=lease, lease_until=now + LEASE)
+            .returning(_keys.id)
+        )
+        if result.first() is None:
+            return False
+        self._lease = lease
+        return True
+
+    async def _wait(self, database: Database, deadline: float) -> None:
+        """Wait until the first request is completed or gone."""
+        while True:
+            async with database.reading() as session:
+                row = await self._read(session)
+            if row is None or row.status is not None or row.lease_until <= self._clock.now():
+                return
+            if self._clock.monotonic() >= deadline:
+                raise _in_progress()
+            await self._clock.sleep(_POLL_SECONDS)
+
+    async def _update(self, session: AsyncSession, **values: Any) -> None:
+        result = await session.execute(
+            update(idempotency_keys)
+            .where(_keys.id == self._id, _keys.lease == self._lease)
+            .values(**values)
+            .returning(_keys.id)
+        )
+        if result.first() is None:
+            raise _in_progress()
+
+
+def _replay(row: Row[Any]) -> Replay:
+    return Replay(row.resource_id, row.status, json.loads(row.headers), row.body)
+
+
+def _json(model: BaseModel) -> bytes:
+    return model.model_dump_json(by_alias=True).encode()
+
+
+def _in_progress() -> Problem:
+    return Problem(
+        409,
+        type="urn:slipway:problem:idempotency-in-progress",
+        title="Request in progress",
+        detail="A request with this Idempotency-Key is still at work; repeat it later.",
+        headers={"Retry-After": "1"},
+    )
+
+
+def parse_key(header: str) -> str:
+    """Return the key in an `Idempotency-Key` header, bare or quoted (RFC 8941 string).
+
+    Raises:
+        Problem: 400, unless it is 1 to 255 characters of visible ASCII.
+    """
+    value = header.strip()
+    if _BARE.fullmatch(value):
+        return value
+    quoted = _QUOTED.fullmatch(value)
+    if quoted:
+        return re.sub(r"\\(.)", r"\1", quoted[1])
+    raise Problem(
+        400,
+        type="urn:slipway:problem:bad-idempotency-key",
+        title="Bad Idempotency-Key",
+        detail="Send 1 to 255 visible ASCII characters, such as a UUID.",
+    )
+
+
+async def _idempotency(
+    request: Request,
+    runtime: RuntimeDep,
+    caller: MaybeCaller,
+    idempotency_key: Annotated[
+        str | None,
+        Header(
+            alias="Idempotency-Key",
+            description="Makes a retry safe: the same key and body repeat the first answer.",
+        ),
+    ] = None,
+) -> Idempotency:
+    if idempotency_key is None:
+        return Idempotency(None, clock=runtime.clock)
+    if len(request.headers.getlist("Idempotency-Key")) > 1:
+        raise Problem(400, detail="Send Idempotency-Key once.")
+    subject = "" if caller is None else caller.subject
+    scope = json.dumps([subject, request.method, request.url.path])
+    body = await request.body()
+    digest = hashlib.sha256(request.url.query.encode() + b"\n" + body).hexdigest()
+    return Idempotency(
+        parse_key(idempotency_key), scope=scope, fingerprint=digest, clock=runtime.clock
+    )
+
+
+IdempotencyDep = Annotated[Idempotency, Depends(_idempotency)]
+
+
+async def purge_expired(database: Database, now: datetime) -> int:
+    """Delete keys past their retention, in batches; return how many."""
+    total = 0
+    while True:
+        async with database.session() as session:
+            old = select(_keys.id).where(_keys.expires_at <= now).limit(_PURGE_BATCH)
+            result = await session.execute(
+                delete(idempotency_keys).where(_keys.id.in_(old)).returning(_keys.id)
+            )
+            deleted = len(result.all())
+        total += deleted
+        if deleted < _PURGE_BATCH:
+            return total
+
+
+async def run_idempotency_purge(runtime: Runtime) -> None:
+    """Delete expired keys every ten minutes, until cancelled."""
+    while True:
+        await purge_expired(runtime.database, runtime.clock.now())
+        await runtime.clock.sleep(_PURGE_SECONDS)

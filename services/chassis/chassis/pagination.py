@@ -1,0 +1,204 @@
+"""Pages by opaque cursor (keyset): stable while rows are inserted, as fast on page 1000 as on 1.
+
+A cursor is the sort key of the last row, with a checksum. The checksum finds damage and a cursor
+of another list; it is no secret and guards nothing: a query must restrict rows to what the
+caller may see whatever the cursor says.
+"""
+
+import base64
+import binascii
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Annotated, Any, Generic, TypeVar
+
+from fastapi import Depends, Query
+from pydantic import BaseModel, Field
+from sqlalchemy import ColumnElement, Select, and_, literal, or_
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.sql.operators import desc_op
+
+from chassis.problems import Problem
+
+T = TypeVar("T")
+
+DEFAULT_LIMIT = 20
+MAX_LIMIT = 100
+_CHECKSUM_BYTES = 8
+_MAX_CURSOR = 1024
+
+
+class Page(BaseModel, Generic[T]):
+    """A page of a list; `next_cursor` asks for the next one and is null on the last."""
+
+    items: list[T]
+    next_cursor: str | None = Field(
+        default=None, description="Give it as `cursor` for the next page; null on the last page."
+    )
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """What a caller asks of a list: where to go on and how many."""
+
+    cursor: str | None
+    limit: int
+
+
+def _cursor_params(
+    cursor: Annotated[
+        str | None, Query(description="The `next_cursor` of the page before.")
+    ] = None,
+    limit: Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Rows per page.")] = DEFAULT_LIMIT,
+) -> Cursor:
+    return Cursor(cursor, limit)
+
+
+CursorParams = Annotated[Cursor, Depends(_cursor_params)]
+
+
+def bad_cursor() -> Problem:
+    """Return the problem for a cursor that this list did not give."""
+    return Problem(
+        400,
+        type="urn:slipway:problem:bad-cursor",
+        title="Bad cursor",
+        detail="The cursor is damaged or of another list; start again without one.",
+    )
+
+
+def encode_cursor(values: Sequence[Any], *, scope: str = "") -> str:
+    """Return an opaque cursor of a sort key: strings, integers, decimals, times, None.
+
+    `scope` names the list (its filters and order); decoding asks for the same.
+
+    Raises:
+        TypeError: for a value of another type.
+    """
+    payload = json.dumps([_pack(value) for value in values], separators=(",", ":")).encode()
+    raw = _checksum(payload, scope) + payload
+    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
+
+
+def decode_cursor(cursor: str, *, scope: str = "") -> list[Any]:
+    """Return the sort key in `cursor`.
+
+    Raises:
+        Problem: 400, if it was not made by `encode_cursor` for the same scope.
+    """
+    try:
+        if len(cursor) > _MAX_CURSOR or not cursor.isascii():
+            raise ValueError
+        raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+        checksum, payload = raw[:_CHECKSUM_BYTES], raw[_CHECKSUM_BYTES:]
+        if checksum != _checksum(payload, scope) or _encoded(raw) != cursor:
+            raise ValueError
+        return [_unpack(tag, text) for tag, text in json.loads(payload)]
+    except (ValueError, TypeError, ArithmeticError, binascii.Error):
+        raise bad_cursor() from None
+
+
+def _encoded(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
+
+
+def _checksum(payload: bytes, scope: str) -> bytes:
+    text = f"chassis.pagination:{len(scope)}:{scope}:".encode() + payload
+    return hashlib.sha256(text).digest()[:_CHECKSUM_BYTES]
+
+
+def _pack(value: Any) -> tuple[str, str]:
+    match value:
+        case None:
+            return "n", ""
+        case bool():
+            return "b", str(int(value))
+        case str():
+            return "s", value
+        case int():
+            return "i", str(value)
+        case Decimal():
+            return "d", str(value)
+        case datetime() if value.tzinfo is not None:
+            return "t", value.astimezone(UTC).isoformat()
+    raise TypeError(f"{type(value).__name__} cannot be in a cursor")
+
+
+def _unpack(tag: str, text: str) -> Any:
+    match tag:
+        case "n":
+            return None
+        case "b":
+            return text == "1"
+        case "s":
+            return text
+        case "i":
+            return int(text)
+        case "d":
+            return Decimal(text)
+        case "t":
+            return datetime.fromisoformat(text)
+    raise ValueError(tag)
+
+
+def _column(order: ColumnElement[Any]) -> tuple[ColumnElement[Any], bool]:
+    """Return the column of an ORDER BY element and whether it descends."""
+    descending = getattr(order, "modifier", None) is desc_op
+    inner = getattr(order, "element", order) if getattr(order, "modifier", None) else order
+    return inner, descending
+
+
+def keyset(
+    query: Select[Any], order: Sequence[ColumnElement[Any]], after: Sequence[Any] | None
+) -> Select[Any]:
+    """Order `query` and let it begin after the row with the sort key `after`.
+
+    `order` are columns that are never null (plain, `.asc()` or `.desc()`); together they must
+    be unique, so the last one is usually the primary key.
+    """
+    query = query.order_by(*order)
+    if after is None:
+        return query
+    columns = [_column(item) for item in order]
+    if len(after) != len(columns):
+        raise bad_cursor()
+    values = [
+        literal(value, type_=column.type) for value, (column, _) in zip(after, columns, strict=True)
+    ]
+    alternatives = []
+    for index, (column, descending) in enumerate(columns):
+        equal = [columns[before][0] == values[before] for before in range(index)]
+        beyond = column < values[index] if descending else column > values[index]
+        alternatives.append(and_(*equal, beyond))
+    return query.where(or_(*alternatives))
+
+
+async def paginate(
+    session: AsyncSession,
+    query: Select[Any],
+    order: Sequence[ColumnElement[Any]],
+    params: Cursor,
+    *,
+    scope: str = "",
+) -> tuple[list[Any], str | None]:
+    """Return the rows of one page of `query` and the cursor of the next page.
+
+    A query for an entity gives entities; any other gives rows, in which the columns of `order`
+    must be selected.
+
+    Raises:
+        Problem: 400, for a cursor of another list.
+    """
+    after = None if params.cursor is None else decode_cursor(params.cursor, scope=scope)
+    names = [str(_column(item)[0].key) for item in order]  # type: ignore[attr-defined]
+    result = await session.execute(keyset(query, order, after).limit(params.limit + 1))
+    single = len(query.column_descriptions) == 1
+    rows = list(result.scalars() if single else result)
+    if len(rows) <= params.limit:
+        return rows, None
+    rows = rows[: params.limit]
+    last = rows[-1]
+    return rows, encode_cursor([getattr(last, name) for name in names], scope=scope)
