@@ -1,0 +1,8 @@
+"""Who calls, and what that caller may do."""
+
+from __future__ import annotations
+
+from chassis.security.dependencies import Caller, MaybeCaller, requires
+from chassis.security.principal import Principal
+
+__all__ = ["Caller", "MaybeCaller", "Principal", "requires"]

@@ -1,0 +1,171 @@
+"""FastAPI dependencies that say who calls and what that caller may do (RFC 6750).
+
+`requires("items:write")` is a dependency: use it as `Annotated[Principal, requires(...)]`, or in
+`dependencies=[...]` of a router. It also puts the scope into the OpenAPI document.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, cast
+
+from fastapi import Depends, Security
+from fastapi.openapi.models import HTTPBearer as HTTPBearerModel
+from fastapi.openapi.models import OAuth2 as OAuth2Model
+from fastapi.openapi.models import OAuthFlowPassword, OAuthFlows
+from fastapi.security import SecurityScopes
+from fastapi.security.base import SecurityBase
+from starlette.requests import HTTPConnection
+
+from chassis.http.retry import whole_seconds
+from chassis.problems import Problem
+from chassis.security.jwks import KeysUnavailableError
+from chassis.security.principal import Principal
+from chassis.security.verifier import InvalidTokenError, TokenVerifier
+
+REALM = "slipway"
+TOKEN_URL = "/v1/token"  # noqa: S105  (a path)
+OAUTH2_SCHEME = "OAuth2"
+BEARER_SCHEME = "Bearer"
+INVALID_TOKEN_TYPE = "urn:slipway:problem:invalid-token"  # noqa: S105
+INSUFFICIENT_SCOPE_TYPE = "urn:slipway:problem:insufficient-scope"
+KEYS_TYPE = "urn:slipway:problem:token-keys-unavailable"
+
+
+class _Documented(SecurityBase):
+    """A security scheme of the OpenAPI document; the check itself is `_authenticate`."""
+
+    def __init__(self, name: str, model: OAuth2Model | HTTPBearerModel) -> None:
+        self.scheme_name = name
+        self.model = model
+
+    async def __call__(self) -> None:
+        """Do nothing."""
+
+
+_oauth2 = _Documented(
+    OAUTH2_SCHEME,
+    OAuth2Model(
+        flows=OAuthFlows(password=OAuthFlowPassword(tokenUrl=TOKEN_URL, scopes={})),
+        description="Sign in with email and password.",
+    ),
+)
+_bearer = _Documented(
+    BEARER_SCHEME,
+    HTTPBearerModel(bearerFormat="JWT", description="An access token that you already have."),
+)
+
+
+async def _required(
+    conn: HTTPConnection,
+    needed: SecurityScopes,
+    _oauth2: Annotated[None, Depends(_oauth2)],
+    _bearer: Annotated[None, Depends(_bearer)],
+) -> Principal:
+    principal = await _authenticate(conn)
+    if principal is None:
+        raise unauthorized()
+    missing = [scope for scope in needed.scopes if scope not in principal.scopes]
+    if missing:
+        raise forbidden(missing, needed.scopes)
+    return principal
+
+
+async def _optional(
+    conn: HTTPConnection,
+    _oauth2: Annotated[None, Depends(_oauth2)],
+    _bearer: Annotated[None, Depends(_bearer)],
+) -> Principal | None:
+    return await _authenticate(conn)
+
+
+def requires(*scopes: str) -> Any:
+    """Return the dependency that gives the `Principal` of a caller who has all of `scopes`.
+
+    Answers 401 without a valid token, 403 without a scope, 503 when no token can be judged.
+    """
+    return Security(_required, scopes=list(scopes))
+
+
+Caller = Annotated[Principal, requires()]
+"""Any caller with a valid token."""
+
+MaybeCaller = Annotated[Principal | None, Depends(_optional)]
+"""The caller, or None without a bearer token; a bad token is still refused."""
+
+
+async def _authenticate(conn: HTTPConnection) -> Principal | None:
+    values = conn.headers.getlist("Authorization")
+    if not values:
+        return None
+    if len(values) > 1:
+        raise Problem(
+            400,
+            detail="More than one Authorization header was sent.",
+            headers=_challenge(error="invalid_request"),
+        )
+    scheme, _, token = values[0].strip().partition(" ")
+    if scheme.lower() != "bearer":
+        return None
+    verifier = cast("TokenVerifier", conn.app.state.runtime.verifier)
+    try:
+        principal = await verifier.verify(token.strip())
+    except InvalidTokenError as exc:
+        raise unauthorized(str(exc)) from exc
+    except KeysUnavailableError as exc:
+        raise Problem(
+            503,
+            detail="Tokens cannot be verified now; try again later.",
+            type=KEYS_TYPE,
+            headers={"Retry-After": whole_seconds(exc.retry_after)},
+        ) from exc
+    conn.state.principal = principal
+    return principal
+
+
+def unauthorized(reason: str | None = None) -> Problem:
+    """Return the 401 problem: without `reason` no token was sent, with it the token is bad."""
+    if reason is None:
+        return Problem(401, detail="An access token is needed.", headers=_challenge())
+    return Problem(
+        401,
+        detail=f"The access token was refused: {reason}.",
+        type=INVALID_TOKEN_TYPE,
+        headers=_challenge(error="invalid_token", error_description=reason),
+    )
+
+
+def forbidden(missing: list[str], needed: list[str]) -> Problem:
+    """Return the 403 problem that names the missing scopes."""
+    names = " ".join(missing)
+    return Problem(
+        403,
+        detail=f"The access token lacks the scope {names}.",
+        type=INSUFFICIENT_SCOPE_TYPE,
+        headers=_challenge(error="insufficient_scope", scope=" ".join(needed)),
+        missing_scopes=missing,
+    )
+
+
+def _challenge(**parameters: str) -> dict[str, str]:
+    pairs: Mapping[str, str] = {"realm": REALM, **parameters}
+    listed = ", ".join(f'{name}="{value}"' for name, value in pairs.items())
+    return {"WWW-Authenticate": f"Bearer {listed}"}
+
+
+def declare_scopes(document: dict[str, Any]) -> None:
+    """List in an OpenAPI document's OAuth2 scheme the scopes that its operations ask for."""
+    schemes = document.get("components", {}).get("securitySchemes", {})
+    if OAUTH2_SCHEME not in schemes:
+        return
+    found: set[str] = set()
+    for path in document.get("paths", {}).values():
+        for operation in path.values():
+            if isinstance(operation, dict):
+                for requirement in operation.get("security", []):
+                    found.update(requirement.get(OAUTH2_SCHEME, []))
+    flow = schemes[OAUTH2_SCHEME]["flows"]["password"]
+    flow["scopes"] = {scope: _describe(scope) for scope in sorted(found)}
+
+
+def _describe(scope: str) -> str:
+    noun, _, verb = scope.partition(":")
+    return f"{verb.capitalize()} {noun}" if verb else f"Read your {noun}"
