@@ -40,7 +40,8 @@ def _add_problems(operation: dict[str, Any]) -> None:
     for status in common:
         responses.setdefault(str(status), {"description": phrase(status)})
     for key, response in responses.items():
-        if (key.isdigit() and int(key) >= 400) or key in {"4XX", "5XX", "default"}:
+        is_error = (key.isdigit() and int(key) >= 400) or key in {"4XX", "5XX", "default"}
+        if is_error and not _has_own_shape(response):
             examples = {
                 media: {"examples": content["examples"]}
                 for media, content in response.get("content", {}).items()
@@ -49,3 +50,10 @@ def _add_problems(operation: dict[str, Any]) -> None:
             response["content"] = {
                 MEDIA_TYPE: {"schema": _REF, **next(iter(examples.values()), {})}
             }
+
+
+def _has_own_shape(response: dict[str, Any]) -> bool:
+    """Tell whether an error was declared with a model that another standard asks for (OAuth)."""
+    schema = response.get("content", {}).get("application/json", {}).get("schema", {})
+    own: str = schema.get("$ref", "")
+    return bool(own) and not own.endswith(("/ProblemDetails", "/HTTPValidationError"))
