@@ -1,0 +1,85 @@
+# Slipway: `make` lists the targets. Each may be interrupted and run again.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+SHELL := /bin/sh
+
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.slipway-installed
+PROJECTS := pyproject.toml $(wildcard services/*/pyproject.toml)
+RUNNER := $(PY) -m scripts.local
+# The import packages of the tree, services/<name>/<name>, in one list for the type checker.
+PACKAGES = $(foreach dir,$(wildcard services/*/pyproject.toml),$(dir $(dir))$(notdir $(patsubst %/,%,$(dir $(dir)))))
+
+# A moved checkout or an upgraded Python breaks an environment that still looks complete.
+ifneq ($(shell $(PY) -c 'print("ok")' 2>/dev/null)$(shell cat $(STAMP) 2>/dev/null),ok$(CURDIR))
+$(STAMP): FORCE
+endif
+
+.PHONY: help install up start down status clean logs demo admin migrate openapi \
+	test lint format typecheck lock bench FORCE
+
+help:
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+install: $(STAMP) ## Install everything into .venv (the other targets do it by themselves)
+
+$(STAMP): requirements.lock $(PROJECTS) scripts/install.sh
+	@sh scripts/install.sh $(VENV) $(dir $(wildcard services/*/pyproject.toml))
+	@printf '%s' '$(CURDIR)' > $@
+
+up: $(STAMP) ## Start the platform in the foreground (DETACH=1: in the background)
+	@$(RUNNER) up $(if $(DETACH),--detach)
+
+start: $(STAMP) ## Start the platform in the background and return when it is ready
+	@$(RUNNER) up --detach
+
+down: $(STAMP) ## Stop the platform, wherever it was started
+	@$(RUNNER) down
+
+status: $(STAMP) ## Show what runs
+	@$(RUNNER) status
+
+clean: $(STAMP) ## Stop the platform and forget its data and logs
+	@$(RUNNER) clean
+
+logs: $(STAMP) ## Follow the logs (SERVICE=orders: of one; PRETTY=1: made readable; FOLLOW=0: only the last lines)
+	@$(PY) -m scripts.logs $(SERVICE) $(if $(PRETTY),--pretty) $(if $(filter 0,$(FOLLOW)),--no-follow)
+
+demo: $(STAMP) ## Sign up, log in, list items, order, and read the notification
+	@$(PY) -m scripts.demo
+
+admin: $(STAMP) ## Create an administrator (EMAIL=you@example.org)
+	@$(RUNNER) admin '$(EMAIL)'
+
+migrate: $(STAMP) ## Bring every database up to date without starting anything
+	@$(RUNNER) migrate
+
+openapi: $(STAMP) ## Print the OpenAPI document of one service (SERVICE=orders)
+	@$(RUNNER) openapi '$(SERVICE)'
+
+test: $(STAMP) ## Run the tests (SERVICE=orders: of one service; ARGS="-k saga -x": more for pytest)
+	@$(PY) -m pytest -n auto $(if $(SERVICE),services/$(SERVICE)) $(ARGS)
+
+lint: $(STAMP) ## Check style and formatting
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+
+format: $(STAMP) ## Format the code and fix what can be fixed
+	@$(PY) -m ruff format .
+	@$(PY) -m ruff check --fix .
+
+typecheck: $(STAMP) ## Check the types of the services and the scripts
+	@$(PY) -m mypy $(PACKAGES) scripts
+
+lock: $(STAMP) ## Resolve the dependencies anew into requirements.lock
+	@$(VENV)/bin/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
+		--group run --group dev --group bench $(PROJECTS) --no-emit-package slipway-chassis \
+		--no-emit-index-url --no-emit-find-links \
+		--custom-compile-command "make lock" -o requirements.lock
+
+bench: $(STAMP) ## Measure requests/s and CPU time against bare FastAPI and a typical stack
+	@$(PY) tests/load/bench.py $(ARGS)
+
+FORCE:

@@ -1,0 +1,74 @@
+"""What a person may set for `make up`, read from the environment once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from scripts.local.home import Home, RunnerError
+
+_MAX_PORT = 65535
+_BLOCK = 100  # room for the services above SLIPWAY_PORT_BASE
+
+
+@dataclass(frozen=True)
+class Options:
+    """Settings of one run. A port of 0 means: any free one (tests use it)."""
+
+    home: Home
+    gateway_port: int = 8080
+    port_base: int = 8100
+    database_url_template: str | None = None
+    otlp_endpoint: str | None = None
+    start_seconds: float = 120.0
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] | None = None) -> Options:
+        """Read SLIPWAY_HOME, _GATEWAY_PORT, _PORT_BASE, _OTLP_ENDPOINT and DATABASE_URL_TEMPLATE.
+
+        Raises:
+            RunnerError: one line naming the variable, what is wrong with it, and the fix (code 2).
+        """
+        env = os.environ if environ is None else environ
+        template = env.get("DATABASE_URL_TEMPLATE") or None
+        if template and "{service}" not in template:
+            raise RunnerError(
+                "DATABASE_URL_TEMPLATE: has no {service}; "
+                "write one database per service, as in postgresql://user:password@host/slipway_{service}",
+                code=2,
+            )
+        if template and not template.startswith(("postgresql:", "postgres:", "sqlite:")):
+            raise RunnerError(
+                "DATABASE_URL_TEMPLATE: is no postgresql:// or sqlite:/// URL; "
+                "write postgresql://user:password@host/slipway_{service}",
+                code=2,
+            )
+        return cls(
+            home=Home.from_environment(),
+            gateway_port=_port(env, "SLIPWAY_GATEWAY_PORT", 8080, room=0),
+            port_base=_port(env, "SLIPWAY_PORT_BASE", 8100, room=_BLOCK),
+            database_url_template=template,
+            otlp_endpoint=env.get("SLIPWAY_OTLP_ENDPOINT") or None,
+            start_seconds=_seconds(env, "SLIPWAY_START_SECONDS", 120.0),
+        )
+
+
+def _port(env: Mapping[str, str], name: str, default: int, *, room: int) -> int:
+    text = env.get(name) or str(default)
+    if not text.isascii() or not text.isdigit() or not 0 <= int(text) <= _MAX_PORT - room:
+        raise RunnerError(
+            f"{name}: {text!r} is no port; write a number from 0 to {_MAX_PORT - room}", code=2
+        )
+    return int(text)
+
+
+def _seconds(env: Mapping[str, str], name: str, default: float) -> float:
+    text = env.get(name) or str(default)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise RunnerError(f"{name}: {text!r} is no time; write a number of seconds above 0", code=2)
+    return value
