@@ -1,0 +1,29 @@
+"""How a notification reaches its reader. The one channel today is the store that they read from."""
+
+from typing import Protocol
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from notifications.models import Notification
+
+
+class Channel(Protocol):
+    """A way to deliver.
+
+    `deliver` runs inside the transaction that also records the event as consumed, so it must not
+    talk to the network: a channel that does (mail, push) writes to the outbox here and sends from
+    there, at least once, with the notification's id as its deduplication key.
+    """
+
+    async def deliver(self, session: AsyncSession, notification: Notification) -> None:
+        """Deliver, or queue for delivery, one notification."""
+        ...
+
+
+class InApp:
+    """Stores the notification; its recipient reads it at `/v1/notifications`."""
+
+    async def deliver(self, session: AsyncSession, notification: Notification) -> None:
+        """Add the notification to the caller's transaction."""
+        session.add(notification)
+        await session.flush()

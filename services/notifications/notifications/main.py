@@ -1,0 +1,28 @@
+"""The notifications service: what was told to whom, once each."""
+
+from fastapi import FastAPI
+
+import chassis
+from chassis import ApiVersion, Clock, load_settings
+from notifications.api import router
+from notifications.consumers import order_cancelled, order_confirmed
+from notifications.settings import Settings
+
+_DESCRIPTION = """
+Keeps what users were told. Order events become notifications of the order's owner, one for each
+event however often it is delivered; services and administrators send others directly.
+"""
+
+
+def create_app(settings: Settings | None = None, *, clock: Clock | None = None) -> FastAPI:
+    """Return the application; the settings come from the environment unless given."""
+    return chassis.create_app(
+        settings or load_settings(Settings),
+        title="Notifications",
+        description=_DESCRIPTION,
+        versions=[ApiVersion("v1", router)],
+        inbox=True,
+        idempotency=True,
+        consumers={"order.confirmed": order_confirmed, "order.cancelled": order_cancelled},
+        clock=clock,
+    )
