@@ -12,8 +12,12 @@ from prometheus_client import CollectorRegistry
 from starlette.requests import HTTPConnection
 
 from chassis.clock import Clock
+from chassis.http.peer import Peer
+from chassis.http.peers import Peers
 from chassis.lifecycle import Lifecycle
 from chassis.logs import get_logger
+from chassis.security.tokens import ServiceTokens
+from chassis.security.verifier import TokenVerifier
 from chassis.settings import DatabaseSettings, ServiceSettings
 
 
@@ -36,9 +40,8 @@ class Runtime:
         self.lifecycle = Lifecycle()
         self.extras: dict[str, Any] = {}
         self._database: Any = None
-        self._verifier: Any = None
-        self._tokens: Any = None
-        self._peers: dict[str, Any] = {}
+        self._verifier: TokenVerifier | None = None
+        self._peers: Peers | None = None
 
     @property
     def database(self) -> Any:
@@ -59,50 +62,49 @@ class Runtime:
         return self._database
 
     @property
-    def verifier(self) -> Any:
+    def peers(self) -> Peers:
+        """Return the clients of other services."""
+        if self._peers is None:
+            self._peers = Peers(
+                self.settings,
+                clock=self.clock,
+                registry=self.registry,
+                tracer_provider=self.tracer_provider,
+            )
+        return self._peers
+
+    @property
+    def verifier(self) -> TokenVerifier:
         """Return the verifier of bearer tokens."""
         if self._verifier is None:
-            from chassis.security.verifier import TokenVerifier
-
-            self._verifier = TokenVerifier(self)
+            self._verifier = TokenVerifier(
+                self.settings, clock=self.clock, transport=self.peers.transport
+            )
         return self._verifier
 
     @verifier.setter
-    def verifier(self, verifier: Any) -> None:
+    def verifier(self, verifier: TokenVerifier) -> None:
         """Replace the verifier, in `setup`: auth verifies with keys of its own."""
         self._verifier = verifier
 
     @property
-    def tokens(self) -> Any:
+    def tokens(self) -> ServiceTokens:
         """Return the source of this service's own tokens."""
-        if self._tokens is None:
-            from chassis.security.tokens import ServiceTokens
+        return self.peers.tokens
 
-            self._tokens = ServiceTokens(self)
-        return self._tokens
-
-    def peer(self, name: str, base_url: str | None = None) -> Any:
+    def peer(self, name: str, base_url: str | None = None) -> Peer:
         """Return the client of the service `name`; its address defaults to `<name>_url`."""
-        peer = self._peers.get(name)
-        if peer is None:
-            from chassis.http.peer import Peer
-
-            url = base_url or getattr(self.settings, f"{name.replace('-', '_')}_url", None)
-            if not url:
-                raise RuntimeError(f"no address of peer {name}: the settings lack {name}_url")
-            peer = self._peers[name] = Peer(self, name, url)
-        return peer
+        return self.peers.get(name, base_url)
 
     async def close(self) -> None:
-        """Close pools and clients."""
-        for peer in self._peers.values():
-            await peer.close()
-        self._peers.clear()
-        for resource in (self._tokens, self._verifier, self._database):
-            close = getattr(resource, "close", None)
-            if close is not None:
-                await close()
-        self._database = self._verifier = self._tokens = None
+        """Close pools and clients. Counters of peers live on; the next use opens anew."""
+        if self._verifier is not None:
+            await self._verifier.close()
+        if self._peers is not None:
+            await self._peers.close()
+        if self._database is not None:
+            await self._database.close()
+        self._database = None
 
 
 def get_runtime(conn: HTTPConnection) -> Runtime:
