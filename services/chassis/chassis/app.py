@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from chassis import openapi
 from chassis.access_log import AccessLog, LineWriter
 from chassis.clock import Clock, SystemClock
+from chassis.http.errors import install_peer_error_handlers
 from chassis.metrics import LagSampler, RequestMetrics, build_info
 from chassis.middleware import RequestMiddleware
 from chassis.probes import PATHS, add_probes
@@ -127,6 +128,7 @@ def create_app(
     )
     app.state.runtime = runtime
     install_problem_handlers(app)
+    install_peer_error_handlers(app)
     for version in versions:
         include_flat(app, version.router, prefix=f"/{version.name}")
     for router in routers:
