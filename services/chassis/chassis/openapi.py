@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from chassis.problems import MEDIA_TYPE, ProblemDetails, phrase
+from chassis.security.dependencies import declare_scopes
 
 _METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
 _REF = {"$ref": "#/components/schemas/ProblemDetails"}
@@ -15,6 +16,7 @@ _REF = {"$ref": "#/components/schemas/ProblemDetails"}
 def customise(app: FastAPI, generate: Any) -> dict[str, Any]:
     """Return the document that `generate` makes, with problems instead of FastAPI's own errors."""
     document: dict[str, Any] = generate()
+    declare_scopes(document)
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     schema = ProblemDetails.model_json_schema(ref_template="#/components/schemas/{model}")
     for name, definition in schema.pop("$defs", {}).items():
