@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chassis.security.dependencies import Caller, MaybeCaller, requires
+from chassis.security.dependencies import Caller, MaybeCaller, authenticate, requires
 from chassis.security.principal import Principal
 
-__all__ = ["Caller", "MaybeCaller", "Principal", "requires"]
+__all__ = ["Caller", "MaybeCaller", "Principal", "authenticate", "requires"]

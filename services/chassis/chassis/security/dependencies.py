@@ -31,7 +31,7 @@ KEYS_TYPE = "urn:slipway:problem:token-keys-unavailable"
 
 
 class _Documented(SecurityBase):
-    """A security scheme of the OpenAPI document; the check itself is `_authenticate`."""
+    """A security scheme of the OpenAPI document; the check itself is `authenticate`."""
 
     def __init__(self, name: str, model: OAuth2Model | HTTPBearerModel) -> None:
         self.scheme_name = name
@@ -60,7 +60,7 @@ async def _required(
     _oauth2: Annotated[None, Depends(_oauth2)],
     _bearer: Annotated[None, Depends(_bearer)],
 ) -> Principal:
-    principal = await _authenticate(conn)
+    principal = await authenticate(conn)
     if principal is None:
         raise unauthorized()
     missing = [scope for scope in needed.scopes if scope not in principal.scopes]
@@ -74,7 +74,7 @@ async def _optional(
     _oauth2: Annotated[None, Depends(_oauth2)],
     _bearer: Annotated[None, Depends(_bearer)],
 ) -> Principal | None:
-    return await _authenticate(conn)
+    return await authenticate(conn)
 
 
 def requires(*scopes: str) -> Any:
@@ -92,7 +92,14 @@ MaybeCaller = Annotated[Principal | None, Depends(_optional)]
 """The caller, or None without a bearer token; a bad token is still refused."""
 
 
-async def _authenticate(conn: HTTPConnection) -> Principal | None:
+async def authenticate(conn: HTTPConnection) -> Principal | None:
+    """Return who the bearer token of a request speaks for, or None without one.
+
+    For a dependency of your own; `requires` and `MaybeCaller` are made of it.
+
+    Raises:
+        Problem: 401 for a bad token, 400 for two headers, 503 when no token can be judged.
+    """
     values = conn.headers.getlist("Authorization")
     if not values:
         return None
