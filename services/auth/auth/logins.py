@@ -21,7 +21,7 @@ from auth.models import User
 from auth.passwords import PasswordHasher
 from chassis.clock import Clock
 from chassis.database import Database
-from chassis.security import InvalidTokenError, TokenVerifier
+from chassis.security.verifier import InvalidTokenError, TokenVerifier
 
 Method = Literal["password", "token", "api_key"]
 _AUDIT = structlog.stdlib.get_logger("auth.audit")

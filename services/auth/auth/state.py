@@ -17,6 +17,7 @@ from auth.clients import Clients
 from auth.lockout import Lockout
 from auth.logins import Logins
 from auth.metrics import Metrics
+from auth.own_keys import own_verifier
 from auth.passwords import PasswordHasher
 from auth.sealing import Sealer, SealError, development_key, parse_keys
 from auth.sessions import Sessions
@@ -94,6 +95,7 @@ async def running(runtime: Runtime) -> AsyncIterator[None]:
     metrics = Metrics(
         runtime.registry, key_age=keys.age_seconds, hashes_waiting=lambda: hasher.waiting
     )
+    runtime.verifier = own_verifier(settings, keys, clock)
     issuer = TokenIssuer(settings, keys, clock)
     api_keys = ApiKeys(settings, database, clock, issuer)
     lockout = Lockout(settings)
