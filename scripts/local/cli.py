@@ -7,14 +7,16 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from scripts.local.detach import start_in_background
 from scripts.local.home import Home, RunnerError, read_json
 from scripts.local.lock import end_leftovers, held, running, stop_running
 from scripts.local.options import Options
-from scripts.local.run import run
-from scripts.local.stack import Stack
-from scripts.local.view import make_reporter, uptime
+from scripts.local.procs import age
+
+if TYPE_CHECKING:
+    from scripts.local.stack import Stack
 
 _NOT_RUNNING = 3
 
@@ -56,6 +58,10 @@ def _up(args: argparse.Namespace, build: Callable[[Options], Stack]) -> int:
     options = Options.from_environment()
     if args.detach:
         return start_in_background(options.home)
+    # Only `up` needs the HTTP client and the screen; the other commands answer at once.
+    from scripts.local.run import run  # noqa: PLC0415
+    from scripts.local.view import make_reporter  # noqa: PLC0415
+
     run(options, build, make_reporter(), background=args.background)
     return 0
 
@@ -81,8 +87,8 @@ def _status(_: argparse.Namespace) -> int:
         return _NOT_RUNNING
     print(f"Slipway is {status['phase']} (pid {status['pid']}).")
     for process in status["processes"]:
-        age = uptime(time.time() - process["started"]) if process["pid"] else ""
-        words = [f"{process['name']:<15}", f"{process['state']:<11}", f"{age:<13}", process["url"]]
+        up = age(time.time() - process["started"]) if process["pid"] else ""
+        words = [f"{process['name']:<15}", f"{process['state']:<11}", f"{up:<13}", process["url"]]
         if process["restarts"]:
             words.append(f"restarts {process['restarts']}")
         if process["last_error"]:

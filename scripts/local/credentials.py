@@ -22,7 +22,7 @@ def ensure(home: Home, names: Iterable[str]) -> dict[str, str]:
         value = read_json(home.secrets)
         if not isinstance(value, dict):
             raise RunnerError(
-                f"{home.secrets}: no valid JSON; restore it, or remove it to start anew"
+                f"{home.secrets}: no valid JSON; restore it, or remove it for new ones"
             )
         known = {str(name): str(secret) for name, secret in value.items()}
         if home.secrets.stat().st_mode & 0o077:

@@ -47,7 +47,7 @@ class Home:
     @property
     def secrets(self) -> Path:
         """The generated secrets (mode 0600). They outlive `make clean`."""
-        return self.root / "secrets"
+        return self.root / "secrets" / "local.json"
 
     @property
     def lock(self) -> Path:
@@ -75,7 +75,7 @@ class Home:
             RunnerError: the directory cannot be made or written.
         """
         try:
-            for path in (self.root, self.data, self.logs, self.run):
+            for path in (self.root, self.data, self.logs, self.run, self.secrets.parent):
                 path.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise RunnerError(

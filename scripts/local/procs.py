@@ -118,3 +118,12 @@ def end_with_parent() -> Callable[[], None] | None:
             os._exit(1)
 
     return arrange
+
+
+def age(seconds: float) -> str:
+    """`42 s`, `3 min`, `5 h 07 min`."""
+    whole = int(seconds)
+    if whole < 60:  # noqa: PLR2004 - seconds in a minute
+        return f"{whole} s"
+    hours, minutes = divmod(whole // 60, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min"

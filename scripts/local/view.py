@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from scripts.local.process import ManagedProcess, State
+from scripts.local.procs import age
 
 _COLOURS = {
     State.READY: "green",
@@ -153,7 +154,7 @@ def state_table(processes: Sequence[ManagedProcess]) -> Table:
         table.add_row(
             process.spec.name,
             coloured(status.state),
-            uptime(time.monotonic() - (status.since or 0)) if running else "",
+            age(time.monotonic() - (status.since or 0)) if running else "",
             str(status.restarts or ""),
             escape(status.last_error or ""),
         )
@@ -164,12 +165,3 @@ def coloured(state: State) -> str:
     """The state in its colour."""
     colour = _COLOURS.get(state, "dim")
     return f"[{colour}]{state}[/{colour}]"
-
-
-def uptime(seconds: float) -> str:
-    """`42 s`, `3 min`, `5 h 07 min`."""
-    whole = int(seconds)
-    if whole < 60:  # noqa: PLR2004 - seconds in a minute
-        return f"{whole} s"
-    hours, minutes = divmod(whole // 60, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min"

@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import httpx2
-from platform_handle import Platform, alive, eventually
 
 from scripts.local.procs import Identity
+from tests.local.platform_handle import Platform, alive, eventually
 
 
 def ask(url: str) -> dict:
@@ -251,13 +251,13 @@ def test_clean_stops_and_forgets(toy: Platform) -> None:
     up = toy.up()
     toy.wait_ready(up)
     (toy.home / "data" / "orders.db").write_text("rows")
-    (toy.home / "secrets").write_text("{}")
+    (toy.home / "secrets" / "local.json").write_text("{}")
     pids = toy.pids()
     assert toy.run("clean").returncode == 0
     assert not any(map(alive, pids))
     assert not (toy.home / "data").exists()
     assert not (toy.home / "logs").exists()
-    assert (toy.home / "secrets").exists()
+    assert (toy.home / "secrets" / "local.json").exists()
     assert toy.run("clean").returncode == 0
 
 

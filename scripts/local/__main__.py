@@ -1,0 +1,65 @@
+"""`python -m scripts.local COMMAND`: run this tree's platform on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from typing import TYPE_CHECKING
+
+from scripts.local.cli import main
+from scripts.local.options import Options
+
+if TYPE_CHECKING:
+    from scripts.local.slipway import Slipway
+
+
+def _build(options: Options) -> Slipway:
+    from scripts.local.slipway import Slipway  # noqa: PLC0415 - `down` and `status` need none of it
+
+    return Slipway(options)
+
+
+def _stack() -> Slipway:
+    options = Options.from_environment()
+    options.home.make()
+    return _build(options)
+
+
+def _migrate(_: argparse.Namespace) -> int:
+    asyncio.run(_stack().migrate(seed=False))
+    print("Every database is up to date.")
+    return 0
+
+
+def _openapi(args: argparse.Namespace) -> int:
+    from scripts.local.slipway import run_tool  # noqa: PLC0415
+
+    return run_tool(_stack(), args.service, ["chassis", "openapi", args.service])
+
+
+def _admin(args: argparse.Namespace) -> int:
+    from scripts.local.slipway import run_tool  # noqa: PLC0415
+
+    if not args.email:
+        print("slipway: whose account? make admin EMAIL=you@example.org", file=sys.stderr)
+        return 2
+    words = ["auth", "create-admin", "--email", args.email]
+    if not sys.stdin.isatty():
+        words.append("--password-stdin")
+    return run_tool(_stack(), "auth", words)
+
+
+def _add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    migrate = commands.add_parser("migrate", help="bring every database up to date")
+    migrate.set_defaults(command=_migrate)
+    openapi = commands.add_parser("openapi", help="print the OpenAPI document of a service")
+    openapi.add_argument("service")
+    openapi.set_defaults(command=_openapi)
+    admin = commands.add_parser("admin", help="make an administrator")
+    admin.add_argument("email")
+    admin.set_defaults(command=_admin)
+
+
+if __name__ == "__main__":
+    sys.exit(main(_build, extra=_add_commands))

@@ -1,0 +1,128 @@
+"""What comes before the first start, for all services in one process: `prepare SERVICE...`.
+
+Checks their settings, creates missing databases on a PostgreSQL server, runs the migrations and,
+with `--seed`, adds the example data of every service that has some (`<service>/seed.py`). One
+process, because importing the libraries costs more than all the rest. Each step may be repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib
+import importlib.util
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import SQLAlchemyError
+
+from chassis.clock import SystemClock
+from chassis.database import Database, run_transaction
+from chassis.migrations import MigrationError, migrate
+from chassis.settings import DatabaseSettings, ServiceSettings, SettingsError, load_settings
+
+_CONNECT_SECONDS = 5
+
+
+class PrepareError(Exception):
+    """A database cannot be made ready; one line says which and why."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run it. Exit code 2 with one line on stderr when something is wrong."""
+    parser = argparse.ArgumentParser(prog="python -m scripts.local.prepare", description=__doc__)
+    parser.add_argument("services", nargs="+")
+    parser.add_argument("--seed", action="store_true")
+    args = parser.parse_args(arguments)
+    try:
+        settings = {name: _settings(name) for name in args.services}
+        asyncio.run(_prepare(settings, seed=args.seed))
+    except (SettingsError, MigrationError, PrepareError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+def _settings(service: str) -> ServiceSettings:
+    module = importlib.import_module(f"{service}.settings")
+    cls: type[ServiceSettings] = module.Settings
+    return load_settings(cls)
+
+
+async def _prepare(settings: dict[str, ServiceSettings], *, seed: bool) -> None:
+    for name, found in settings.items():
+        if isinstance(found, DatabaseSettings):
+            await create_missing(f"{name.upper()}_DATABASE_URL", found.database_url)
+            await migrate(name, found)
+            if seed and importlib.util.find_spec(f"{name}.seed") is not None:
+                await _seed(name, found)
+
+
+async def _seed(service: str, settings: DatabaseSettings) -> None:
+    module: Any = importlib.import_module(f"{service}.seed")
+    database = Database(settings)
+    now = SystemClock().now()
+    try:
+        added = await run_transaction(database, lambda session: module.seed(session, now))
+    except SQLAlchemyError as error:
+        raise PrepareError(f"{service}: the example data: {_one_line(error)}") from error
+    finally:
+        await database.close()
+    if added:
+        print(f"{service}: {added} examples added")
+
+
+async def create_missing(variable: str, database_url: str) -> None:
+    """Create the PostgreSQL database of `database_url` unless it is there.
+
+    Raises:
+        PrepareError: the server is away or refuses; the line names `variable`, not the password.
+    """
+    url = make_url(database_url)
+    if url.get_backend_name() not in {"postgresql", "postgres"}:
+        return
+    try:
+        if await _exists(url):
+            return
+        async with await _connect(url, "postgres") as server:
+            await server.execute(
+                sql.SQL("CREATE DATABASE {}").format(sql.Identifier(url.database or ""))
+            )
+    except psycopg.errors.DuplicateDatabase:
+        return  # somebody else was quicker
+    except psycopg.Error as error:
+        raise PrepareError(
+            f"{variable}: {_one_line(error)}; is the server up, and may this user create databases?"
+        ) from None
+
+
+async def _exists(url: URL) -> bool:
+    try:
+        async with await _connect(url, url.database):
+            return True
+    except psycopg.OperationalError as error:
+        # libpq says why in words only: the error of a refused connection carries no SQLSTATE.
+        if "does not exist" in str(error) and f'database "{url.database}"' in str(error):
+            return False
+        raise
+
+
+async def _connect(url: URL, database: str | None) -> psycopg.AsyncConnection[Any]:
+    conninfo = url.set(drivername="postgresql", database=database)
+    return await psycopg.AsyncConnection.connect(
+        conninfo.render_as_string(hide_password=False),
+        autocommit=True,
+        connect_timeout=_CONNECT_SECONDS,
+    )
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
