@@ -17,10 +17,11 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import importlib
+import io
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,7 @@ import anyio.to_thread
 from alembic import command, context
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
-from alembic.migration import MigrationContext
+from alembic.runtime.migration import MigrationContext, MigrationInfo
 from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Connection, Engine, MetaData, create_engine, event, text
 from sqlalchemy.exc import SQLAlchemyError
@@ -81,7 +82,7 @@ async def migrate(
     """
 
     def run(connection: Connection, config: Config) -> None:
-        with _lock(connection, settings, service, lock_wait_seconds):
+        with _lock(connection, settings, lock_wait_seconds):
             command.upgrade(config, "head")
 
     await anyio.to_thread.run_sync(_with_alembic, service, settings, run)
@@ -112,8 +113,21 @@ async def status(service: str, settings: DatabaseSettings) -> MigrationStatus:
 
 
 async def needs_migration(service: str, settings: DatabaseSettings) -> bool:
-    """Tell whether the database of `service` is behind (or ahead of) its migrations."""
-    return (await status(service, settings)).pending
+    """Tell whether the database of `service` is behind (or ahead of) its migrations.
+
+    Only the revisions are compared: a starting process asks this every second.
+
+    Raises:
+        MigrationError: if the database cannot be read, in one line.
+    """
+    found: list[bool] = []
+
+    def run(connection: Connection, config: Config) -> None:
+        heads = set(ScriptDirectory.from_config(config).get_heads())
+        found.append(set(MigrationContext.configure(connection).get_current_heads()) != heads)
+
+    await anyio.to_thread.run_sync(_with_alembic, service, settings, run)
+    return found[0]
 
 
 def migrations_directory(service: str) -> Path:
@@ -156,36 +170,30 @@ def env_run(target_metadata: MetaData | Sequence[MetaData]) -> None:
         context.run_migrations()
 
 
-def _with_alembic(service: str, settings: DatabaseSettings, run: Any) -> None:
-    config = Config()
-    config.set_main_option("script_location", str(migrations_directory(service)))
+def _with_alembic(
+    service: str,
+    settings: DatabaseSettings,
+    run: Callable[[Connection, Config], None],
+) -> None:
+    """Call `run` with a connection and Alembic's configuration; any failure is one line."""
+    # Alembic reads the path as a configparser value.
+    location = str(migrations_directory(service)).replace("%", "%%")
+    config = Config(stdout=io.StringIO())
+    config.set_main_option("script_location", location)
     config.set_main_option("path_separator", "os")
-    config.stdout = _Silent()
     engine = _engine(settings)
     try:
         with _alembic_context, engine.connect() as connection:
             config.attributes[_CONNECTION] = connection
             run(connection, config)
-    except MigrationError:
-        raise
+    except MigrationError as error:
+        raise MigrationError(f"{service}: {error}") from error
     except SQLAlchemyError as error:
         raise MigrationError(f"{service}: {_one_line(getattr(error, 'orig', error))}") from error
     except Exception as error:  # a migration is any code
         raise MigrationError(f"{service}: {type(error).__name__}: {_one_line(error)}") from error
     finally:
         engine.dispose()
-
-
-class _Silent:
-    """A stream for what Alembic prints."""
-
-    encoding = "utf-8"
-
-    def write(self, _: str) -> int:
-        return 0
-
-    def flush(self) -> None:
-        return None
 
 
 def _one_line(error: object) -> str:
@@ -219,7 +227,6 @@ def _sqlite_engine(url: URL) -> Engine:
         # Batch mode rebuilds tables; with enforcement on, dropping the old one would delete
         # what refers to it. The keys are checked at the end of each migration instead.
         dbapi_connection.execute("PRAGMA foreign_keys = OFF")
-        dbapi_connection.execute("PRAGMA journal_mode = WAL")
         dbapi_connection.execute("PRAGMA synchronous = FULL")
 
     @event.listens_for(engine, "begin")
@@ -230,57 +237,58 @@ def _sqlite_engine(url: URL) -> Engine:
 
 
 @contextmanager
-def _lock(
-    connection: Connection, settings: DatabaseSettings, service: str, wait: float
-) -> Iterator[None]:
+def _lock(connection: Connection, settings: DatabaseSettings, wait: float) -> Iterator[None]:
+    """Keep other migrations of the same database out, in this process and in others."""
+    deadline = time.monotonic() + wait
     if connection.dialect.name == "sqlite":
-        with _file_lock(Path(f"{connection.engine.url.database}.migrate.lock"), service, wait):
+        path = f"{connection.engine.url.database}.migrate.lock"
+        # The file stays: removing it would let two processes lock two files of one name.
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            _poll(lambda: _lock_file(descriptor), deadline)
             yield
+        finally:
+            os.close(descriptor)
         return
     digest = hashlib.sha256(f"slipway:migrate:{settings.service_name}".encode()).digest()
-    key = {"key": int.from_bytes(digest[:8], "big", signed=True)}
-    deadline = time.monotonic() + wait
-    # Polled: a session blocked in pg_advisory_lock holds a snapshot, and a migration that runs
-    # CREATE INDEX CONCURRENTLY would wait for that snapshot: a deadlock.
-    while True:
-        taken = connection.execute(text("SELECT pg_try_advisory_lock(:key)"), key).scalar_one()
+    query = text("SELECT pg_try_advisory_lock(:key)").bindparams(
+        key=int.from_bytes(digest[:8], "big", signed=True)
+    )
+
+    def try_lock() -> bool:
+        taken = bool(connection.execute(query).scalar_one())
         connection.commit()
-        if taken:
-            break
+        return taken
+
+    # Polled: a session blocked in pg_advisory_lock holds a snapshot, and a migration that runs
+    # CREATE INDEX CONCURRENTLY would wait for that snapshot: a deadlock. The lock is the
+    # session's; it ends when the connection is closed, however that happens.
+    _poll(try_lock, deadline)
+    yield
+
+
+def _poll(try_lock: Callable[[], bool], deadline: float) -> None:
+    while not try_lock():
         if time.monotonic() > deadline:
-            raise MigrationError(f"{service}: another process is still migrating after {wait:g} s")
+            raise MigrationError("another process is still migrating; try again later")
         time.sleep(_LOCK_POLL_SECONDS)
+
+
+def _lock_file(descriptor: int) -> bool:
     try:
-        yield
-    finally:
-        # A failed migration leaves the connection in a transaction; closing it frees the lock.
-        if not connection.in_transaction() and not connection.closed:
-            connection.execute(text("SELECT pg_advisory_unlock(:key)"), key)
-            connection.commit()
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
-@contextmanager
-def _file_lock(path: Path, service: str, wait: float) -> Iterator[None]:
-    deadline = time.monotonic() + wait
-    # The file stays: removing it would let two processes lock two files of one name.
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise MigrationError(
-                        f"{service}: another process is still migrating after {wait:g} s"
-                    ) from None
-                time.sleep(_LOCK_POLL_SECONDS)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _check_foreign_keys(*, ctx: MigrationContext, **_: Any) -> None:
+def _check_foreign_keys(
+    ctx: MigrationContext,
+    step: MigrationInfo,  # noqa: ARG001  (Alembic passes all four by keyword)
+    heads: Collection[Any],  # noqa: ARG001
+    run_args: Mapping[str, Any],  # noqa: ARG001
+) -> None:
+    """Refuse a migration that leaves dangling keys behind; it is rolled back."""
     connection = ctx.connection
     if connection is None or connection.dialect.name != "sqlite":
         return
@@ -301,7 +309,8 @@ def _drift(connection: Connection, metadata: list[MetaData]) -> tuple[str, ...]:
         connection,
         opts={"target_metadata": [*metadata, chassis_metadata], "include_object": include},
     )
-    differences = compare_metadata(migration, [*metadata, chassis_metadata])
+    # Alembic takes a list too; its annotation does not say so.
+    differences = compare_metadata(migration, [*metadata, chassis_metadata])  # type: ignore[arg-type]
     return tuple(_describe(difference) for difference in differences)
 
 
@@ -313,4 +322,6 @@ def _describe(difference: Any) -> str:
 
 
 def _name(item: Any) -> str:
-    return str(getattr(item, "name", None) or item)
+    name = str(getattr(item, "name", None) or item)
+    table = getattr(getattr(item, "table", None), "name", None)
+    return f"{table}.{name}" if table else name

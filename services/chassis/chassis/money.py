@@ -5,7 +5,14 @@ from collections.abc import Iterable
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PlainSerializer,
+    model_validator,
+)
 from pydantic.json_schema import WithJsonSchema
 from sqlalchemy import BigInteger, Dialect, Numeric
 from sqlalchemy.types import TypeDecorator, TypeEngine
@@ -29,7 +36,7 @@ def _exact(value: Any) -> Any:
         if not _AMOUNT.fullmatch(value):
             raise ValueError('give the amount as a decimal string such as "12.50"')
         return Decimal(value)
-    if isinstance(value, Decimal) or (isinstance(value, int) and not isinstance(value, bool)):
+    if isinstance(value, Decimal):
         return value
     raise ValueError('give the amount as a string such as "12.50", not as a number')
 
@@ -39,6 +46,26 @@ Amount = Annotated[
     BeforeValidator(_exact),
     PlainSerializer(lambda value: f"{value:f}", return_type=str, when_used="json"),
     WithJsonSchema({"type": "string", "pattern": f"^{_AMOUNT.pattern}$", "examples": ["12.50"]}),
+]
+
+
+def _known(code: str) -> str:
+    if code not in EXPONENTS:
+        raise ValueError("not a currency of ISO 4217")
+    return code
+
+
+Currency = Annotated[
+    str,
+    AfterValidator(_known),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "enum": sorted(EXPONENTS),
+            "description": "ISO 4217 code.",
+            "examples": ["EUR"],
+        }
+    ),
 ]
 
 
@@ -52,13 +79,11 @@ class Money(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     amount: Amount
-    currency: str = Field(pattern="^[A-Z]{3}$", description="ISO 4217 code.", examples=["EUR"])
+    currency: Currency
 
     @model_validator(mode="after")
     def _fit(self) -> Self:
-        exponent = EXPONENTS.get(self.currency)
-        if exponent is None:
-            raise ValueError(f"{self.currency} is no ISO 4217 currency")
+        exponent = EXPONENTS[self.currency]
         amount = self.amount
         if not amount.is_finite() or abs(amount) >= _LIMIT:
             raise ValueError(f"the amount must be below {_LIMIT:f}")
@@ -169,6 +194,3 @@ class ExactDecimal(TypeDecorator[Decimal]):
         if value is None:
             return None
         return Decimal(value).scaleb(-SCALE) if dialect.name == "sqlite" else Decimal(value)
-
-
-DecimalText = ExactDecimal

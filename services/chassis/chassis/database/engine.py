@@ -8,10 +8,12 @@ instead of polling for its lock. Other processes are waited for by `busy_timeout
 from __future__ import annotations
 
 import math
+import sqlite3
 import time
 from pathlib import Path
 from typing import Any
 
+import anyio
 from prometheus_client import Histogram
 from sqlalchemy import URL, Connection, event, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -22,6 +24,7 @@ from chassis.settings import DatabaseSettings
 
 # Virtual-machine instructions of SQLite between two looks at the clock; about a millisecond.
 _PROGRESS_STEPS = 20_000
+_WAL_POLL_SECONDS = 0.01
 
 
 def async_url(url: str) -> URL:
@@ -46,13 +49,15 @@ def measured_pool(histogram: Histogram | None) -> type[AsyncAdaptedQueuePool]:
     if histogram is None:
         return AsyncAdaptedQueuePool
 
+    observe = histogram.observe
+
     class MeasuredPool(AsyncAdaptedQueuePool):
         def connect(self) -> PoolProxiedConnection:
             start = time.perf_counter()
             try:
                 return super().connect()
             finally:
-                histogram.observe(time.perf_counter() - start)
+                observe(time.perf_counter() - start)
 
     return MeasuredPool
 
@@ -130,6 +135,24 @@ class _StatementDeadline:
         return time.monotonic() > self.at
 
 
+def _enter_wal(cursor: Any, timeout: float) -> None:
+    """Put the file in WAL mode; it stays so, and later connections only look.
+
+    While another connection changes the mode SQLite answers "locked" at once, whatever the busy
+    timeout.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            await_only(anyio.sleep(_WAL_POLL_SECONDS))
+        else:
+            return
+
+
 def _configure_sqlite(engine: AsyncEngine, timeout: float, *, writing: bool) -> None:
     milliseconds = math.ceil(timeout * 1000)
     pragmas = [
@@ -138,7 +161,7 @@ def _configure_sqlite(engine: AsyncEngine, timeout: float, *, writing: bool) -> 
     ]
     if writing:
         # FULL syncs the log at each commit: an answered request survives a loss of power.
-        pragmas += ["PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL"]
+        pragmas.append("PRAGMA synchronous = FULL")
     else:
         pragmas.append("PRAGMA query_only = ON")
     begin = "BEGIN IMMEDIATE" if writing else "BEGIN"
@@ -148,6 +171,7 @@ def _configure_sqlite(engine: AsyncEngine, timeout: float, *, writing: bool) -> 
         # The driver must not begin transactions by itself; `begin` below does.
         dbapi_connection.isolation_level = None
         cursor = dbapi_connection.cursor()
+        _enter_wal(cursor, timeout)
         for pragma in pragmas:
             cursor.execute(pragma)
         cursor.close()

@@ -132,8 +132,8 @@ def database_of(session: AsyncSession) -> Database:
     Raises:
         RuntimeError: if it was not opened by one.
     """
-    database = session.info.get(_DATABASE)
-    if not isinstance(database, Database):
+    database: Database | None = session.info.get(_DATABASE)
+    if database is None:
         raise RuntimeError("this session was not opened by chassis.database.Database")
     return database
 

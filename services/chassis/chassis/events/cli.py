@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from sqlalchemy import Row, select, update
+from sqlalchemy.exc import SQLAlchemyError
 
 from chassis.database import Database
 from chassis.events.tables import DEAD, DELIVERED, PENDING, outbox
-from chassis.settings import EventSettings
+from chassis.settings import EventSettings, ServiceSettings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,6 +25,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     replay = actions.add_parser("replay", help="let dead events be tried again")
     replay.add_argument("ids", nargs="*", metavar="ID")
     replay.add_argument("--all", action="store_true", help="every dead event")
+
+
+def main(service: str, settings: ServiceSettings, argv: Sequence[str]) -> int:
+    """Run the command for `service`; return the exit code (2 for bad input)."""
+    if not isinstance(settings, EventSettings):
+        print(f"outbox: {service} publishes no events", file=sys.stderr)
+        return 2
+    parser = argparse.ArgumentParser(prog=f"python -m chassis outbox {service}")
+    add_arguments(parser)
+    arguments = parser.parse_args(argv)
+    try:
+        return asyncio.run(run(arguments, settings))
+    except SQLAlchemyError as error:
+        text = " ".join(str(getattr(error, "orig", None) or error).split())
+        print(f"outbox: {service}: {text}", file=sys.stderr)
+        return 1
 
 
 async def run(arguments: argparse.Namespace, settings: EventSettings) -> int:

@@ -23,7 +23,7 @@ EventHandler = Callable[[CloudEvent, AsyncSession, Runtime], Awaitable[None]]
 SCOPE = "events:deliver"
 
 
-def events_router(consumers: Mapping[str, EventHandler]) -> APIRouter:
+def consumer_router(consumers: Mapping[str, EventHandler]) -> APIRouter:
     """Return the router of `POST /events` for these handlers by CloudEvent type.
 
     An event of a type without a handler is answered 204 and logged: a publisher may tell more

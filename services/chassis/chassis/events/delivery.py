@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -22,12 +21,14 @@ from opentelemetry import trace
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from chassis.events.cloudevent import CONTENT_TYPE
-from chassis.http.peer import PeerError, PeerFault, PeerUnavailable
+from chassis.http.errors import PeerError, PeerFault, PeerUnavailable
+from chassis.security.tokens import MissingClientSecretError
 
 if TYPE_CHECKING:
     from chassis.runtime import Runtime
 
 _RETRIED = frozenset({401, 403, 404, 408, 409, 425, 429})
+_SUCCESS, _REDIRECT = 200, 300
 _MARGIN_SECONDS = 0.5
 _ERROR_LENGTH = 500
 
@@ -83,9 +84,9 @@ class Delivery:
 
     async def _post(self, subscriber: str, event: str) -> Outcome:
         url = urlsplit(subscriber)
-        host = url.hostname or ""
-        name = host if url.port is None else f"{host}:{url.port}"
         path = (url.path or "/") + (f"?{url.query}" if url.query else "")
+        # A peer of its own: a failing sink must not open the breaker of the service's API.
+        name = f"{url.netloc.rpartition('@')[2]}{url.path}"
         try:
             async with asyncio.timeout(self.bound_seconds):
                 peer = self._runtime.peer(name, f"{url.scheme}://{url.netloc}")
@@ -99,7 +100,9 @@ class Delivery:
                     idempotent=False,
                 )
         except PeerFault as fault:
-            return Outcome(delivered=False, error=f"answered {fault.status}")
+            return Outcome(
+                delivered=False, error=f"answered {fault.status}", retry_after=fault.retry_after
+            )
         except PeerUnavailable as away:
             return Outcome(
                 delivered=False,
@@ -107,10 +110,12 @@ class Delivery:
                 error=_short(away),
                 retry_after=away.retry_after,
             )
+        except MissingClientSecretError as error:
+            return Outcome(delivered=False, sent=False, error=_short(error))
         except (PeerError, TimeoutError) as error:
             return Outcome(delivered=False, error=_short(error))
         status = response.status_code
-        if HTTPStatus(status).is_success:
+        if _SUCCESS <= status < _REDIRECT:
             return Outcome(delivered=True)
         return Outcome(delivered=False, poison=status not in _RETRIED, error=f"answered {status}")
 

@@ -36,12 +36,13 @@ async def publish(
     key wait for each other (they update the same row, say). A dead one lets the next pass.
 
     Raises:
-        RuntimeError: if the session is not of `Database`, or the settings are no `EventSettings`.
+        RuntimeError: if the session was not opened by a `Database`.
+        TypeError: if the settings of the service are no `EventSettings`.
     """
     database = database_of(session)
     settings = database.settings
     if not isinstance(settings, EventSettings):
-        raise RuntimeError("publishing needs EventSettings")
+        raise TypeError("publishing needs EventSettings")
     trace: dict[str, str] = {}
     TraceContextTextMapPropagator().inject(trace)
     time = now or datetime.now(UTC)

@@ -15,8 +15,11 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Row, case, exists, func, select, update
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from chassis.database import is_unavailable
 from chassis.events.delivery import Delivery, Outcome
 from chassis.events.metrics import OutboxMetrics
 from chassis.events.tables import DEAD, DELIVERED, PENDING, outbox
@@ -55,7 +58,7 @@ class Relay:
     def __init__(self, runtime: Runtime) -> None:
         settings = runtime.settings
         if not isinstance(settings, EventSettings):
-            raise RuntimeError("a relay needs EventSettings")
+            raise TypeError("a relay needs EventSettings")
         self._settings = settings
         self._runtime = runtime
         self._database = runtime.database
@@ -63,29 +66,48 @@ class Relay:
         self._metrics = OutboxMetrics.of(runtime)
         self._log = runtime.log.bind(worker="outbox")
         self._in_flight: Tally[str] = Tally()
+        self._tasks: set[asyncio.Task[None]] = set()
         # Twice the longest delivery: time to write the result down before another relay starts.
         self._lease = timedelta(seconds=2 * self._delivery.bound_seconds + 1)
         self._next_metrics = 0.0
         self._next_purge = 0.0
 
     async def run(self) -> None:
-        """Deliver until cancelled. Wakes on commits of this process, polls for those of others."""
-        async with asyncio.TaskGroup() as group:
+        """Deliver until cancelled. Wakes on commits of this process, polls for those of others.
+
+        When cancelled it takes no more, and lets the deliveries under way end within their bound:
+        cut off, they would be repeated.
+        """
+        try:
             while True:
-                await self._housekeeping()
-                for claim in await self._claim():
-                    self._in_flight[claim.subscriber] += 1
-                    group.create_task(self._finish(claim))
+                try:
+                    await self._housekeeping()
+                    for claim in await self._claim():
+                        self._start(claim)
+                except (DBAPIError, PoolTimeoutError) as error:
+                    if not is_unavailable(error):
+                        raise
+                    self._log.warning("outbox.database_unavailable", error=type(error).__name__)
+                    await asyncio.sleep(self._settings.outbox_poll_seconds)
                 await self._database.outbox_written.wait(self._settings.outbox_poll_seconds)
+        finally:
+            if self._tasks:
+                await asyncio.wait(self._tasks, timeout=2 * self._delivery.bound_seconds)
+            for task in self._tasks:
+                task.cancel()
 
     async def run_once(self) -> int:
         """Deliver what is due now, each row once; return how many rows were tried."""
-        claims = await self._claim()
-        async with asyncio.TaskGroup() as group:
-            for claim in claims:
-                self._in_flight[claim.subscriber] += 1
-                group.create_task(self._finish(claim))
-        return len(claims)
+        tasks = [self._start(claim) for claim in await self._claim()]
+        await asyncio.gather(*tasks)
+        return len(tasks)
+
+    def _start(self, claim: Claim) -> asyncio.Task[None]:
+        self._in_flight[claim.subscriber] += 1
+        task = asyncio.create_task(self._finish(claim), name=f"deliver {claim.id}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _claim(self) -> list[Claim]:
         """Take due rows, of each subscriber as many as it has free places."""
@@ -148,7 +170,7 @@ class Relay:
         try:
             outcome = await self._delivery.send(claim.subscriber, claim.event)
             await self._record(claim, outcome)
-        except Exception:
+        except Exception:  # noqa: BLE001  (whatever it was, the other rows go on)
             # The lease runs out and the row is tried again.
             self._log.exception("outbox.delivery_failed", event_id=claim.id)
         finally:
@@ -177,8 +199,10 @@ class Relay:
                     last_error=outcome.error,
                     finished_at=None if state == PENDING else now,
                 )
+                .returning(outbox.c.seq)
             )
-        if result.rowcount == 0:
+            recorded = result.first() is not None
+        if not recorded:
             self._log.warning("outbox.lease_lost", event_id=claim.id)
             return
         self._metrics.count(claim.type, state if state != PENDING else "retry")
@@ -189,7 +213,8 @@ class Relay:
 
     def _pause(self, attempts: int, retry_after: float | None) -> timedelta:
         cap = self._settings.outbox_backoff_cap_seconds
-        bound = min(cap, self._settings.outbox_backoff_seconds * 2.0 ** min(attempts - 1, 60))
+        doublings = min(max(attempts - 1, 0), 60)
+        bound = min(cap, self._settings.outbox_backoff_seconds * 2.0**doublings)
         seconds = random.uniform(0, bound)  # noqa: S311  (jitter, no secret)
         if retry_after is not None:
             seconds += min(retry_after, cap)
@@ -237,9 +262,10 @@ class Relay:
                     .limit(_PURGE_BATCH)
                     .scalar_subquery()
                 )
-                deleted = (
-                    await session.execute(outbox.delete().where(outbox.c.seq.in_(old)))
-                ).rowcount
+                gone = await session.scalars(
+                    outbox.delete().where(outbox.c.seq.in_(old)).returning(outbox.c.seq)
+                )
+                deleted = len(gone.all())
             total += deleted
             if deleted < _PURGE_BATCH:
                 return total

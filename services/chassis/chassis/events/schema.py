@@ -84,9 +84,3 @@ def drop_inbox_v1(op: Operations) -> None:
 def drop_idempotency_v1(op: Operations) -> None:
     """Undo `create_idempotency_v1`."""
     op.drop_table("idempotency")
-
-
-# The names of the newest version.
-create_outbox = create_outbox_v1
-create_inbox = create_inbox_v1
-create_idempotency = create_idempotency_v1
