@@ -32,6 +32,12 @@ def _migrate(_: argparse.Namespace) -> int:
     return 0
 
 
+def _run(args: argparse.Namespace) -> int:
+    from scripts.local.slipway import run_tool  # noqa: PLC0415
+
+    return run_tool(_stack(), args.service, [args.service, *args.words])
+
+
 def _openapi(args: argparse.Namespace) -> int:
     from scripts.local.slipway import run_tool  # noqa: PLC0415
 
@@ -39,15 +45,12 @@ def _openapi(args: argparse.Namespace) -> int:
 
 
 def _admin(args: argparse.Namespace) -> int:
-    from scripts.local.slipway import run_tool  # noqa: PLC0415
-
     if not args.email:
         print("slipway: whose account? make admin EMAIL=you@example.org", file=sys.stderr)
         return 2
-    words = ["auth", "create-admin", "--email", args.email]
-    if not sys.stdin.isatty():
-        words.append("--password-stdin")
-    return run_tool(_stack(), "auth", words)
+    asked = [] if sys.stdin.isatty() else ["--password-stdin"]
+    words = ["create-admin", "--email", args.email, *asked]
+    return _run(argparse.Namespace(service="auth", words=words))
 
 
 def _add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -59,6 +62,10 @@ def _add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     admin = commands.add_parser("admin", help="make an administrator")
     admin.add_argument("email")
     admin.set_defaults(command=_admin)
+    run = commands.add_parser("run", help="run a command of a service: run auth rotate-keys")
+    run.add_argument("service")
+    run.add_argument("words", nargs=argparse.REMAINDER)
+    run.set_defaults(command=_run)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -16,6 +17,8 @@ MAX_BYTES = 10 * 1024 * 1024
 BACKUPS = 2
 _TAIL_BYTES = 64 * 1024
 _LINE_WIDTH = 300
+# Envoy's own lines are text: [2026-01-05 10:15:30.123][42][warning][config] [source] words
+_ENVOY_HARMLESS = re.compile(r"^\[[^]]+\]\[\d+\]\[(trace|debug|info|warning)\]")
 _BAD_LEVELS = {"error", "critical", "fatal", "exception"}
 
 
@@ -74,6 +77,8 @@ def last_error(lines: list[str]) -> str | None:
     """The last line that is a log entry of level error or above, or no log entry at all."""
     for line in reversed(lines):
         if not line.startswith("{"):
+            if _ENVOY_HARMLESS.match(line):
+                continue
             return summarise(line)
         if (entry := parse(line)) and str(entry.get("level", "")).lower() in _BAD_LEVELS:
             return summarise(line)
