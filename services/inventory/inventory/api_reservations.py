@@ -47,7 +47,7 @@ async def reserve(
     The client chooses the id, so the request may be repeated: the same lines answer 200, other
     lines 409. An id that was released or has expired holds nothing any more: 409. Too little stock
     is 409 `urn:slipway:problem:insufficient-stock` with the short `lines`; the same id may be used
-    for another attempt.
+    for another attempt. With `confirm` the units are taken at once, also from an earlier hold.
     """
     wanted = merged(body.lines)
     try:
@@ -145,12 +145,12 @@ async def _reserve(
     seconds = body.expires_in_seconds or settings.reservation_default_seconds
     expires_at = now + timedelta(seconds=seconds)
 
+    work = reservations.take if body.confirm else reservations.reserve
+
     async def attempt() -> Step:
         return await run_transaction(
             runtime.database,
-            lambda session: reservations.reserve(
-                session, body.id, wanted, expires_at, Cause(now, actor=actor)
-            ),
+            lambda session: work(session, body.id, wanted, expires_at, Cause(now, actor=actor)),
         )
 
     try:

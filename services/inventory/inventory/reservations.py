@@ -128,6 +128,28 @@ async def reserve(
     return Step(held, changed=True)
 
 
+async def take(
+    session: AsyncSession,
+    reservation_id: str,
+    wanted: Mapping[str, int],
+    expires_at: datetime,
+    cause: Cause,
+) -> Step:
+    """Reserve and confirm in one step, for a client with nothing to do in between.
+
+    Returns:
+        The reservation: confirmed now or before, or in the state that forbids it.
+
+    Raises:
+        InsufficientStockError: the transaction must be rolled back.
+        LinesDifferError: the id is in use for something else.
+    """
+    step = await reserve(session, reservation_id, wanted, expires_at, cause)
+    if step.reservation.state is not State.HELD:
+        return step
+    return await _move(session, step.reservation, State.CONFIRMED, cause)
+
+
 async def confirm(session: AsyncSession, reservation_id: str, cause: Cause) -> Step:
     """Take held units out of the stock. Repeating it changes nothing.
 

@@ -137,6 +137,13 @@ class ReservationRequest(_Request):
             examples=[900],
         ),
     ] = None
+    confirm: Annotated[
+        bool,
+        Field(
+            strict=True,
+            description="Take the units at once, which saves a call if nothing comes in between.",
+        ),
+    ] = False
 
 
 class ReservedLine(BaseModel):

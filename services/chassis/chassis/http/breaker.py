@@ -120,6 +120,15 @@ class CircuitBreaker:
             self._probing = True
         return Permit(self, self._generation)
 
+    def half_open(self) -> None:
+        """Let the next call probe now, if the breaker is open.
+
+        For background work that paces its tries by itself: it finds out that a peer is back
+        before the reset time is over, for everybody.
+        """
+        if self._state is BreakerState.OPEN:
+            self._move(BreakerState.HALF_OPEN)
+
     def _succeeded(self, generation: int) -> None:
         if generation != self._generation:
             return
