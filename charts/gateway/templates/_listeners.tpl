@@ -18,7 +18,8 @@ server_name: slipway
 # Who the client is: the peer, or the address that the trusted proxies wrote.
 use_remote_address: true
 xff_num_trusted_hops: {{ .Values.trustedHops }}
-internal_address_config: {} # no address makes a request internal
+# No address makes a request internal: an empty list would mean all private networks.
+internal_address_config: {cidr_ranges: [{address_prefix: 255.255.255.255, prefix_len: 32}]}
 generate_request_id: true
 preserve_external_request_id: false
 always_set_request_id_in_response: true
@@ -115,7 +116,7 @@ tracing:
         event: request
         service: {{ .Values.tracing.serviceName | quote }}
         method: "%REQ(:METHOD)%"
-        path: "%PATH(NQ:ORIG)%"
+        path: "%PATH(NQ:PATH)%"
         protocol: "%PROTOCOL%"
         route: "%ROUTE_NAME%"
         status: "%RESPONSE_CODE%"
@@ -150,7 +151,7 @@ tracing:
             path_with_escaped_slashes_action: REJECT_REQUEST
             request_headers_timeout: 5s
             request_timeout: 5s
-            internal_address_config: {}
+            internal_address_config: {cidr_ranges: [{address_prefix: 255.255.255.255, prefix_len: 32}]}
             route_config:
               name: status
               virtual_hosts:

@@ -23,7 +23,7 @@ body_format:
     type: about:blank
     title: Request Failed
     status: "%RESPONSE_CODE%"
-    instance: "%PATH(NQ:ORIG)%"
+    instance: "%PATH(NQ:PATH)%"
     request_id: "%REQ(X-REQUEST-ID)%"
     trace_id: {{ include "gateway.traceid" . | quote }}
 mappers:
@@ -33,11 +33,22 @@ mappers:
         name: envoy.access_loggers.extension_filters.cel
         typed_config:
           "@type": type.googleapis.com/envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter
-          expression: "response.code_details.contains('Jwks_')"
+          expression: "response.code_details.contains('Jwks_remote_fetch')"
     status_code: 503
     headers_to_add:
       - {header: {key: retry-after, value: "1"}, append_action: OVERWRITE_IF_EXISTS_OR_ADD}
     {{- include "gateway.problem" (list . 503 "Service Unavailable" "Tokens cannot be verified at the moment; try again.") | nindent 4 }}
+  # Envoy says 403 to a token for another audience; it is an invalid token (RFC 6750, 3.1).
+  - filter:
+      extension_filter:
+        name: envoy.access_loggers.extension_filters.cel
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter
+          expression: "response.code == 403 && response.code_details.contains('jwt_authn')"
+    status_code: 401
+    headers_to_add:
+      - {header: {key: www-authenticate, value: 'Bearer realm="slipway", error="invalid_token"'}, append_action: OVERWRITE_IF_EXISTS_OR_ADD}
+    {{- include "gateway.problem" (list . 401 "Unauthorized" "The access token is not for this audience.") | nindent 4 }}
   {{- range $problems }}
   {{- $status := index . 0 }}
   - filter:
@@ -60,7 +71,7 @@ body_format_override:
     title: {{ index . 2 | quote }}
     status: "%RESPONSE_CODE%"
     detail: {{ index . 3 | quote }}
-    instance: "%PATH(NQ:ORIG)%"
+    instance: "%PATH(NQ:PATH)%"
     request_id: "%REQ(X-REQUEST-ID)%"
     trace_id: {{ include "gateway.traceid" (index . 0) | quote }}
 {{- end }}

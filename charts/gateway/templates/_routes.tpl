@@ -2,7 +2,7 @@
 {{- $values := .Values -}}
 name: public
 # The names that carry identity between filters, and the key itself, end here.
-request_headers_to_remove: [x-api-key, x-slipway-subject, x-slipway-key, x-envoy-expected-rq-timeout-ms, x-envoy-original-path]
+request_headers_to_remove: [x-api-key, x-slipway-subject, x-slipway-key, x-envoy-external-address, x-envoy-original-path]
 virtual_hosts:
   - name: public
     domains: ["*"]
