@@ -7,9 +7,16 @@ import asyncio
 import importlib
 import json
 import sys
-from typing import Any
 
-from chassis.settings import ServiceSettings, SettingsError, load_settings
+from chassis import migrations
+from chassis.events import cli
+from chassis.settings import (
+    DatabaseSettings,
+    EventSettings,
+    ServiceSettings,
+    SettingsError,
+    load_settings,
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -27,11 +34,11 @@ def main(argv: list[str] | None = None) -> int:
         if name == "migrate":
             command.add_argument("--check", action="store_true", help="only say if it is needed")
         if name == "outbox":
-            command.add_argument("arguments", nargs=argparse.REMAINDER)
+            cli.add_arguments(command)
     arguments = parser.parse_args(argv)
     try:
         return _run(arguments)
-    except SettingsError as exc:
+    except (SettingsError, migrations.MigrationError) as exc:
         print(exc, file=sys.stderr)
         return 2
 
@@ -59,15 +66,25 @@ def _run(arguments: argparse.Namespace) -> int:
 
         serve(app, settings)
         return 0
+    if not isinstance(settings, DatabaseSettings):
+        raise SettingsError(f"{service}: has no database; name a service that has one")
     if arguments.command == "migrate":
-        migrations: Any = importlib.import_module("chassis.migrations")
-        if arguments.check:
-            needed = asyncio.run(migrations.needs_migration(service, settings))
-            return 1 if needed else 0
-        asyncio.run(migrations.migrate(service, settings))
+        return asyncio.run(_migrate(service, settings, check=arguments.check))
+    if not isinstance(settings, EventSettings):
+        raise SettingsError(f"{service}: has no outbox; name a service that publishes events")
+    return asyncio.run(cli.run(arguments, settings))
+
+
+async def _migrate(service: str, settings: DatabaseSettings, *, check: bool) -> int:
+    if not check:
+        await migrations.migrate(service, settings)
         return 0
-    cli: Any = importlib.import_module("chassis.events.cli")
-    return int(cli.main(service, settings, arguments.arguments) or 0)
+    found = await migrations.status(service, settings)
+    for line in found.drift:
+        print(line, file=sys.stderr)
+    if found.pending:
+        print(f"{service}: migrations are pending; run python -m chassis migrate {service}")
+    return 1 if found.pending or found.drift else 0
 
 
 if __name__ == "__main__":

@@ -3,70 +3,67 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any
 
-import anyio
 from fastapi import APIRouter, FastAPI
 from opentelemetry.sdk.trace.export import SpanExporter
 from prometheus_client import CollectorRegistry
-from prometheus_client.gc_collector import GCCollector
-from prometheus_client.platform_collector import PlatformCollector
-from prometheus_client.process_collector import ProcessCollector
-from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from chassis import openapi
 from chassis.access_log import AccessLog, LineWriter
 from chassis.clock import Clock, SystemClock
+from chassis.database import install_database_handlers
+from chassis.events.consumer import EventHandler, consumer_router
+from chassis.events.inbox import run_inbox_purge
+from chassis.events.relay import Relay
 from chassis.http.errors import install_peer_error_handlers
-from chassis.metrics import LagSampler, RequestMetrics, build_info
+from chassis.idempotency import run_idempotency_purge
+from chassis.lifespan import Service, Setup
+from chassis.metrics import LagSampler, register_process, request_metrics
 from chassis.middleware import RequestMiddleware
 from chassis.probes import PATHS, add_probes
-from chassis.body_limit import BodyLimit
-from chassis.problems import UnhandledMiddleware, install_problem_handlers
+from chassis.problems import install_problem_handlers
 from chassis.routes import RouteLabels, include_flat
 from chassis.runtime import Runtime
-from chassis.settings import ServiceSettings
+from chassis.settings import DatabaseSettings, ServiceSettings
+from chassis.stack import FastStack, guarded
 from chassis.telemetry import Sampling, build_provider
 from chassis.versions import ApiVersion, VersionTable
-from chassis.workers import Supervisor, Worker
-
-Setup = Callable[[Runtime], AbstractAsyncContextManager[None]]
-EventHandler = Callable[..., Any]
+from chassis.workers import Worker
 
 
 class ServiceApp(FastAPI):
     """FastAPI inside the request middleware, so that nothing of a request escapes it."""
 
-    entry: RequestMiddleware | None = None
+    def __init__(self, runtime: Runtime, **options: Any) -> None:
+        super().__init__(**options)
+        self.state.runtime = runtime
+        self._runtime = runtime
+        self._entry: ASGIApp = super().__call__
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
-        if self.entry is None:
-            await super().__call__(scope, receive, send)
-        else:
-            await self.entry(scope, receive, send)
+        await self._entry(scope, receive, send)
+
+    def observe(self, build: Callable[[ASGIApp, ASGIApp], ASGIApp]) -> None:
+        """Put the request middleware around the application, once its routes are complete.
+
+        `build` is given FastAPI itself and the short way, for requests that need less.
+        """
+        whole: ASGIApp = super().__call__
+        short = FastStack(self, self.router, self.exception_handlers)  # type: ignore[arg-type]
+        self._entry = build(whole, whole if self.user_middleware else short)
 
     def build_middleware_stack(self) -> ASGIApp:
-        """Return FastAPI's stack with the chassis' own outer end: problems instead of a re-raise.
-
-        The body limit is applied once, here, and only where there is a body; FastAPI's own
-        `max_body_size` on the application would wrap it three times around each request. A
-        route's own `max_body_size` still overrides it.
-        """
-        stack: Any = super().build_middleware_stack()
-        inner = stack.app if isinstance(stack, ServerErrorMiddleware) else stack
-        return UnhandledMiddleware(BodyLimit(inner, self.state.runtime.settings.max_body_bytes))
-
-    async def serve_inner(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve what the request middleware passes on."""
-        await super().__call__(scope, receive, send)
+        """Return FastAPI's stack with the chassis' own outer end."""
+        return guarded(super().build_middleware_stack(), self._runtime.settings.max_body_bytes)
 
     def openapi(self) -> dict[str, Any]:
         """Return the OpenAPI document, with problems as the error answers."""
         if not self.openapi_schema:
-            self.openapi_schema = openapi.customise(self, super().openapi)
+            self.openapi_schema = openapi.customise(super().openapi())
         return self.openapi_schema
 
 
@@ -86,30 +83,41 @@ def create_app(
     clock: Clock | None = None,
     span_exporter: SpanExporter | None = None,
 ) -> FastAPI:
-    """Return the application of a service. Nothing is opened before its lifespan."""
-    registry = CollectorRegistry()
+    """Return the application of a service. Nothing is opened before its lifespan.
+
+    Args:
+        settings: the loaded settings.
+        title: the name of the API, for its document.
+        description: what it is for, in Markdown.
+        routers: routes outside of any version.
+        versions: the versions of the API; each router is served under `/<name>`.
+        outbox: run the relay that delivers this service's events.
+        inbox: keep the inbox of received events clean; implied by `consumers`.
+        idempotency: delete expired idempotency keys.
+        consumers: handlers by CloudEvent type, served at `POST /events`.
+        workers: background loops by name; restarted when they fail, cancelled at the end.
+        setup: opens and closes the service's own resources, once its database is migrated.
+        clock: replaces the system's, for tests.
+        span_exporter: replaces the OTLP exporter, for tests.
+    """
     runtime = Runtime(
         settings,
         clock=clock or SystemClock(),
-        registry=registry,
+        registry=CollectorRegistry(),
         tracer_provider=build_provider(settings, span_exporter),
     )
-    all_workers = dict(workers or {})
-    lag = LagSampler(registry)
+    loops = _loops(
+        runtime, workers or {}, outbox=outbox, inbox=inbox or bool(consumers), keys=idempotency
+    )
+    service = Service(runtime, workers=loops, setup=setup)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with AsyncExitStack() as stack:
-            stack.push_async_callback(_close, runtime)
-            if setup is not None:
-                await stack.enter_async_context(setup(runtime))
-            loops = {"event-loop-lag": lambda _: lag.run(), **all_workers}
-            await stack.enter_async_context(Supervisor(runtime, loops).running())
-            runtime.lifecycle.started = True
-            runtime.lifecycle.waiting = None
+        async with service.running():
             yield
 
     app = ServiceApp(
+        runtime,
         title=title,
         description=description,
         version=settings.version,
@@ -126,47 +134,68 @@ def create_app(
             "auto_configure": False,
         },
     )
-    app.state.runtime = runtime
     install_problem_handlers(app)
     install_peer_error_handlers(app)
+    if isinstance(settings, DatabaseSettings):
+        install_database_handlers(app)
     for version in versions:
         include_flat(app, version.router, prefix=f"/{version.name}")
     for router in routers:
         include_flat(app, router)
-    if consumers or inbox:
-        from chassis.events.consumer import consumer_router
-
-        include_flat(app, consumer_router(consumers or {}))
-    if outbox:
-        from chassis.events.relay import Relay
-
-        all_workers["outbox-relay"] = lambda rt: Relay(rt).run()
+    if consumers:
+        include_flat(app, consumer_router(consumers))
+    add_probes(app, runtime)
     if settings.docs_enabled:
+        # Last, so that the router finds the service's own routes first.
         app.openapi_url, app.docs_url, app.redoc_url = "/openapi.json", "/docs", "/redoc"
         app.setup()
-    add_probes(app, runtime)
-
-    build_info(registry, settings)
-    for collector in (ProcessCollector, PlatformCollector, GCCollector):
-        collector(registry=registry)
-    unversioned = {route.path.split("/")[1] for route in app.routes if hasattr(route, "path")}
-    unversioned -= {version.name for version in versions}
-    app.entry = RequestMiddleware(
-        app.serve_inner,
-        metrics=RequestMetrics(registry),
-        labels=RouteLabels(app),
-        lifecycle=runtime.lifecycle,
-        access_log=AccessLog(settings, LineWriter().write) if settings.access_log else None,
-        versions=VersionTable(versions, unversioned) if versions else None,
-        sampling=Sampling(settings.trace_sample_ratio) if runtime.tracer_provider else None,
-        quiet=PATHS,
-        timeout=settings.request_timeout_seconds,
-    )
+    register_process(runtime.registry, settings)
+    app.observe(lambda whole, short: _middleware(app, runtime, versions, whole, short))
     return app
 
 
-async def _close(runtime: Runtime) -> None:
-    runtime.lifecycle.started = False
-    await runtime.close()
-    if runtime.tracer_provider is not None:
-        await anyio.to_thread.run_sync(runtime.tracer_provider.shutdown)
+def _loops(
+    runtime: Runtime,
+    workers: Mapping[str, Worker],
+    *,
+    outbox: bool,
+    inbox: bool,
+    keys: bool,
+) -> dict[str, Worker]:
+    lag = LagSampler(runtime.registry)
+    loops: dict[str, Worker] = {"event-loop-lag": lambda _: lag.run(), **workers}
+    if outbox:
+        loops["outbox-relay"] = lambda runtime: Relay(runtime).run()
+    if inbox:
+        loops["inbox-purge"] = run_inbox_purge
+    if keys:
+        loops["idempotency-purge"] = run_idempotency_purge
+    return loops
+
+
+def _middleware(
+    app: FastAPI,
+    runtime: Runtime,
+    versions: Sequence[ApiVersion],
+    whole: ASGIApp,
+    short: ASGIApp,
+) -> RequestMiddleware:
+    settings = runtime.settings
+    firsts = {str(getattr(route, "path", "/")).split("/")[1] for route in app.routes}
+    return RequestMiddleware(
+        whole,
+        short,
+        metrics=request_metrics(runtime.registry),
+        labels=RouteLabels(app),
+        lifecycle=runtime.lifecycle,
+        clock=runtime.clock,
+        sampling=Sampling(settings.trace_sample_ratio, records=runtime.tracer_provider is not None),
+        timeout=settings.request_timeout_seconds,
+        access_log=AccessLog(settings, LineWriter().write) if settings.access_log else None,
+        versions=(
+            VersionTable(versions, firsts - {version.name for version in versions})
+            if versions
+            else None
+        ),
+        quiet=PATHS,
+    )

@@ -7,12 +7,21 @@ that its plain-text answer becomes a problem.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chassis.problems import MEDIA_TYPE, Problem, problem_response
 
-_BODY_HEADERS = frozenset({b"content-length", b"transfer-encoding"})
+
+def has_no_body(scope: Scope, headers: Mapping[bytes, bytes]) -> bool:
+    """Say whether the HTTP request of `scope` certainly has no body."""
+    return (
+        b"content-length" not in headers
+        and b"transfer-encoding" not in headers
+        and scope["http_version"][:1] == "1"
+    )
 
 
 class BodyLimit:
@@ -25,10 +34,7 @@ class BodyLimit:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
-        if scope["type"] != "http" or (
-            scope["http_version"][:1] == "1"
-            and not any(name in _BODY_HEADERS for name, _ in scope["headers"])
-        ):
+        if scope["type"] != "http" or has_no_body(scope, dict(scope["headers"])):
             await self._app(scope, receive, send)
             return
         refused = False

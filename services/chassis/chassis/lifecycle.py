@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+STARTING = "starting"
+
 
 @dataclass
 class Lifecycle:
     """The state behind the probes of one process."""
 
     started: bool = False
-    """The resources are open: the lifespan has begun."""
+    """The resources are open and the background loops run."""
 
-    waiting: str | None = "starting"
+    waiting: str | None = STARTING
     """Why the process is not warm yet; None once it is."""
 
     draining: bool = False
@@ -20,6 +22,10 @@ class Lifecycle:
 
     dead_workers: set[str] = field(default_factory=set)
     """Background loops that stand still after a failure."""
+
+    def begin(self) -> None:
+        """Start anew, before the lifespan opens anything."""
+        self.started, self.waiting, self.draining = False, STARTING, False
 
     @property
     def warm(self) -> bool:
@@ -31,8 +37,8 @@ class Lifecycle:
         """Why the process is not ready, or None when it is."""
         if self.draining:
             return "draining"
-        if not self.started or self.waiting is not None:
-            return self.waiting or "starting"
+        if not self.warm:
+            return self.waiting or STARTING
         if self.dead_workers:
             return "workers down: " + ", ".join(sorted(self.dead_workers))
         return None

@@ -1,132 +1,135 @@
 """The one middleware of a service: pure ASGI, outermost, fused so that it costs little.
 
 Per request it settles, in this order: the request id, the trace (continued, new, or not recorded),
-the deadline, the API version; then it runs the application; then it counts and logs the request
-and turns an exception that nothing handled into a problem. Each concern lives in its own module
-(`request_id`, `telemetry`, `http.deadline`, `versions`, `metrics`, `access_log`, `problems`); this
-one only puts them in a row. Probes and `/metrics` pass untouched.
+the deadline, the API version; then it runs the application; then it counts and logs the request.
+Each concern lives in its own module (`request_id`, `telemetry`, `http.deadline`, `versions`,
+`metrics`, `access_log`, `problems`); this one only puts them in a row. Probes and `/metrics` pass
+untouched.
 """
 
 from __future__ import annotations
 
 from time import perf_counter
+from typing import Protocol
 
 from opentelemetry import context as otel_context
-from opentelemetry import propagate, trace
+from opentelemetry import trace
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chassis import context
-from chassis.access_log import AccessLog
+from chassis.body_limit import has_no_body
+from chassis.clock import Clock
+from chassis.http.deadline import HEADER as DEADLINE_HEADER
+from chassis.http.deadline import Deadline, parse_budget, reset_deadline, set_deadline
 from chassis.lifecycle import Lifecycle
-from chassis.metrics import RequestMetrics
+from chassis.metrics import RequestObserver
 from chassis.problems import Problem, problem_response
 from chassis.request_id import HEADER as REQUEST_ID
 from chassis.request_id import request_id as read_request_id
-from chassis.routes import RouteLabels
-from chassis.telemetry import TRACEPARENT, Sampling, UnsampledSpan, parse_traceparent
+from chassis.telemetry import TRACEPARENT, RequestTrace, Sampling, hold
 from chassis.versions import HEADER as API_VERSION
-from chassis.versions import VersionTable
+from chassis.versions import RawHeaders, VersionTable
 
-_EMPTY = otel_context.Context()
+BUDGET = DEADLINE_HEADER.lower().encode("ascii")
+EXPIRED_TYPE = "urn:slipway:problem:deadline-exceeded"
+CLIENT_LEFT = 499
+
 _TELEMETRY = "fastapi.telemetry"
-_PROPAGATED = (b"tracestate", b"baggage")
+_CLOSE = (b"connection", b"close")
 
 
-class Exchange:
+class Labels(Protocol):
+    """Finds the route label of a request that was served."""
+
+    def __call__(self, scope: Scope) -> str:
+        """Return the template of the route."""
+        ...
+
+
+class AccessLogger(Protocol):
+    """Writes the line of a request."""
+
+    def __call__(
+        self,
+        *,
+        method: str,
+        path: str,
+        route: str,
+        status: int,
+        seconds: float,
+        request_id: str,
+        trace_id: str,
+        span_id: str | None,
+    ) -> None:
+        """Write it."""
+        ...
+
+
+class Exchange(RequestTrace):
     """One request and its answer, as the middleware sees them; also the `RequestContext`."""
 
     __slots__ = (
+        "_began",
         "_middleware",
-        "_new_trace_id",
         "_send",
-        "_span_id",
-        "_started_at",
-        "_trace_id",
         "extra_headers",
         "finished",
         "method",
         "path",
-        "recorded",
         "request_id",
         "scope",
         "status",
     )
 
-    def __init__(self, middleware: RequestMiddleware, scope: Scope, send: Send) -> None:
+    def __init__(
+        self, middleware: RequestMiddleware, scope: Scope, send: Send, request_id: str
+    ) -> None:
+        self._began = perf_counter()
         self._middleware = middleware
         self._send = send
-        self._started_at = perf_counter()
-        self._trace_id: str | None = None
-        self._new_trace_id = 0
-        self._span_id: str | None = None
         self.scope = scope
-        self.method: str = scope["method"]
         self.path: str = scope["path"]
-        self.request_id = ""
-        self.recorded = False
+        self.method: str = middleware.metrics.begin(scope["method"])
+        self.request_id = request_id
         self.status = 0
         self.finished = False
-        self.extra_headers: list[tuple[bytes, bytes]] | None = None
-
-    @property
-    def trace_id(self) -> str:
-        """The trace id, 32 hexadecimal digits."""
-        if self._trace_id is None:
-            self._trace_id = f"{self._new_trace_id:032x}"
-        return self._trace_id
-
-    def take_trace_id(self) -> int:
-        """Return the id that the trace of this request begins with, once; then 0."""
-        if not self.recorded or self._trace_id is not None:
-            return 0
-        self._trace_id = f"{self._new_trace_id:032x}"
-        return self._new_trace_id
-
-    def trace(self, header: bytes | None, sampling: Sampling | None) -> UnsampledSpan | None:
-        """Continue or begin the trace; return the span to hold when it is not recorded here."""
-        parent = parse_traceparent(header)
-        if parent is not None:
-            self._trace_id = parent.trace_id
-            self.recorded = parent.sampled and sampling is not None
-            if self.recorded:
-                return None
-            return UnsampledSpan(int(parent.trace_id, 16), int(parent.span_id, 16), parent.flags)
-        self._new_trace_id, sampled = self._middleware.new_trace()
-        self.recorded = sampled
-        return None if sampled else UnsampledSpan(self._new_trace_id)
+        self.extra_headers: RawHeaders | None = None
 
     async def send(self, message: Message) -> None:
         """Pass a message of the answer on, with the headers of the chassis added."""
         kind = message["type"]
+        if kind == "http.response.body":
+            await self._send(message)
+            if not message.get("more_body", False):
+                self.finish()
+            return
         if kind == "http.response.start":
             self.status = message["status"]
-            headers = [*message.get("headers", ()), (REQUEST_ID, self.request_id.encode("latin-1"))]
+            headers = [*message.get("headers", ()), (REQUEST_ID, self.request_id.encode("ascii"))]
             if self.extra_headers is not None:
                 headers += self.extra_headers
             if self._middleware.lifecycle.draining:
-                headers.append((b"connection", b"close"))
-            message = {**message, "headers": headers}
-            await self._send(message)
-            return
+                headers.append(_CLOSE)
+            message["headers"] = headers
         await self._send(message)
-        if not message.get("more_body", False) and kind != "http.response.debug":
-            if self.recorded:
-                span = trace.get_current_span().get_span_context()
-                self._span_id = trace.format_span_id(span.span_id)
-            self.finish()
 
     def finish(self) -> None:
         """Count and log the request, once."""
         if self.finished:
             return
         self.finished = True
-        seconds = perf_counter() - self._started_at
+        seconds = perf_counter() - self._began
         middleware = self._middleware
-        status = self.status or 499
+        status = self.status or CLIENT_LEFT
         route = middleware.labels(self.scope)
-        middleware.metrics.end(
-            self.method, route, status, seconds, self.trace_id if self.recorded else None
-        )
+        trace_id = self.trace_id
+        span_id = None
+        if self.recorded:
+            middleware.metrics.end(self.method, route, status, seconds, trace_id)
+            span = trace.get_current_span().get_span_context()
+            span_id = trace.format_span_id(span.span_id) if span.is_valid else None
+        else:
+            middleware.metrics.end(self.method, route, status, seconds, None)
         if middleware.access_log is not None:
             middleware.access_log(
                 method=self.method,
@@ -135,71 +138,136 @@ class Exchange:
                 status=status,
                 seconds=seconds,
                 request_id=self.request_id,
-                trace_id=self.trace_id,
-                span_id=self._span_id,
+                trace_id=trace_id,
+                span_id=span_id,
             )
 
 
 class RequestMiddleware:
-    """See the module."""
+    """See the module. `timeout` is the default and the cap of a request's budget, in seconds.
+
+    `app` serves everything; `short` is the shorter way for a request that has no body and is not
+    recorded. `quiet` are paths that are neither counted, nor logged, nor traced.
+    """
 
     def __init__(
         self,
         app: ASGIApp,
+        short: ASGIApp,
         *,
-        metrics: RequestMetrics,
-        labels: RouteLabels,
+        metrics: RequestObserver,
+        labels: Labels,
         lifecycle: Lifecycle,
-        access_log: AccessLog | None = None,
+        clock: Clock,
+        sampling: Sampling,
+        timeout: float,
+        access_log: AccessLogger | None = None,
         versions: VersionTable | None = None,
-        sampling: Sampling | None = None,
-        new_traces: Sampling | None = None,
         quiet: frozenset[str] = frozenset(),
-        timeout: float = 15.0,
     ) -> None:
         self._app = app
+        self._short = short
+        self._clock = clock
+        self._versions = versions
+        self._quiet = quiet
+        self._timeout = timeout
         self.metrics = metrics
         self.labels = labels
         self.lifecycle = lifecycle
         self.access_log = access_log
-        self._versions = versions
-        self._sampling = sampling
-        self._quiet = quiet
-        self._timeout = timeout
-        self.new_trace = (sampling or new_traces or Sampling(0.0)).new_trace
+        self.sampling = sampling
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
+        """Serve one connection."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            if scope["type"] == "websocket":
+                await self._websocket(scope, receive, send)
+            else:
+                await self._app(scope, receive, send)
             return
         if scope["path"] in self._quiet:
             scope[_TELEMETRY] = None
-            await self._app(scope, receive, send)
+            await self._short(scope, receive, send)
             return
         headers: dict[bytes, bytes] = dict(scope["headers"])
-        exchange = Exchange(self, scope, send)
-        exchange.request_id = read_request_id(headers.get(REQUEST_ID))
-        exchange.method = self.metrics.begin(exchange.method)
-        span = exchange.trace(headers.get(TRACEPARENT), self._sampling)
-        token = context.current.set(exchange)
-        otel_token = None
+        exchange = Exchange(self, scope, send, read_request_id(headers.get(REQUEST_ID)))
+        span = exchange.join(headers.get(TRACEPARENT), self.sampling)
+        budget = parse_budget(headers.get(BUDGET), cap=self._timeout)
+        request_token = context.current.set(exchange)
+        deadline_token = set_deadline(Deadline.after(budget, self._clock))
+        span_token = None if span is None else otel_context.attach(hold(span, headers))
+        app = self._app
         if span is not None:
-            scope[_TELEMETRY] = None  # FastAPI then makes no span
-            base = _EMPTY
-            if any(name in headers for name in _PROPAGATED):
-                base = propagate.extract(
-                    {k.decode("latin-1"): v.decode("latin-1") for k, v in headers.items()}
-                )
-            otel_token = otel_context.attach(trace.set_span_in_context(span, base))
+            scope[_TELEMETRY] = None  # FastAPI makes no span, nor does a mounted application
+            if has_no_body(scope, headers):
+                app = self._short
         try:
-            if self._versions is not None:
-                exchange.extra_headers = self._versions.resolve(scope, headers.get(API_VERSION))
-            await self._app(scope, receive, exchange.send)
-        except Problem as problem:
-            await problem_response(problem, scope)(scope, receive, exchange.send)
+            if budget <= 0:
+                await self._refuse(_expired(), scope, receive, exchange)
+            elif (
+                self._versions is not None
+                and (problem := self._choose_version(scope, headers, exchange)) is not None
+            ):
+                await self._refuse(problem, scope, receive, exchange)
+            else:
+                await app(scope, receive, exchange.send)
         finally:
             exchange.finish()
-            if otel_token is not None:
-                otel_context.detach(otel_token)
+            if span_token is not None:
+                otel_context.detach(span_token)
+            reset_deadline(deadline_token)
+            context.current.reset(request_token)
+
+    def _choose_version(
+        self, scope: Scope, headers: dict[bytes, bytes], exchange: Exchange
+    ) -> Problem | None:
+        assert self._versions is not None
+        try:
+            exchange.extra_headers = self._versions.resolve(scope, headers.get(API_VERSION))
+        except Problem as problem:
+            return problem
+        return None
+
+    async def _refuse(
+        self, problem: Problem, scope: Scope, receive: Receive, exchange: Exchange
+    ) -> None:
+        await problem_response(problem, scope)(scope, receive, exchange.send)
+
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Give a WebSocket its version, trace and request id; it has no deadline and no count."""
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        held = _Socket(read_request_id(headers.get(REQUEST_ID)))
+        span = held.join(headers.get(TRACEPARENT), self.sampling)
+        if self._versions is not None:
+            try:
+                self._versions.resolve(scope, headers.get(API_VERSION))
+            except Problem:
+                await send({"type": "websocket.close", "code": 1008, "reason": "unknown version"})
+                return
+        token = context.current.set(held)
+        span_token = None if span is None else otel_context.attach(hold(span, headers))
+        if span is not None:
+            scope[_TELEMETRY] = None
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            if span_token is not None:
+                otel_context.detach(span_token)
             context.current.reset(token)
+
+
+class _Socket(RequestTrace):
+    """The context of one WebSocket."""
+
+    __slots__ = ("request_id",)
+
+    def __init__(self, request_id: str) -> None:
+        self.request_id = request_id
+
+
+def _expired() -> Problem:
+    return Problem(
+        504,
+        detail="The caller's budget was spent before the request arrived.",
+        type=EXPIRED_TYPE,
+    )

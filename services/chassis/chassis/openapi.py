@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import FastAPI
-
 from chassis.problems import MEDIA_TYPE, ProblemDetails, phrase
+from chassis.security.dependencies import declare_scopes
 from chassis.security.dependencies import declare_scopes
 
 _METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
 _REF = {"$ref": "#/components/schemas/ProblemDetails"}
 
 
-def customise(app: FastAPI, generate: Any) -> dict[str, Any]:
-    """Return the document that `generate` makes, with problems instead of FastAPI's own errors."""
-    document: dict[str, Any] = generate()
+def customise(document: dict[str, Any]) -> dict[str, Any]:
+    """Change `document` in place, with problems instead of FastAPI's own errors; return it."""
     declare_scopes(document)
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     schema = ProblemDetails.model_json_schema(ref_template="#/components/schemas/{model}")
@@ -28,6 +26,7 @@ def customise(app: FastAPI, generate: Any) -> dict[str, Any]:
                 _add_problems(path[method])
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
+    declare_scopes(document)
     return document
 
 

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from starlette.requests import HTTPConnection
 
 from chassis.clock import Clock
+from chassis.database import Database
 from chassis.http.peer import Peer
 from chassis.http.peers import Peers
 from chassis.lifecycle import Lifecycle
@@ -39,12 +40,12 @@ class Runtime:
         self.log = get_logger(settings.service_name)
         self.lifecycle = Lifecycle()
         self.extras: dict[str, Any] = {}
-        self._database: Any = None
+        self._database: Database | None = None
         self._verifier: TokenVerifier | None = None
         self._peers: Peers | None = None
 
     @property
-    def database(self) -> Any:
+    def database(self) -> Database:
         """Return the database.
 
         Raises:
@@ -56,9 +57,9 @@ class Runtime:
                     f"{self.settings.service_name} has no database: "
                     "its settings must derive from DatabaseSettings"
                 )
-            from chassis.database import Database
-
-            self._database = Database(self.settings, self.registry)
+            self._database = Database(
+                self.settings, self.registry, tracer_provider=self.tracer_provider
+            )
         return self._database
 
     @property
@@ -97,14 +98,13 @@ class Runtime:
         return self.peers.get(name, base_url)
 
     async def close(self) -> None:
-        """Close pools and clients. Counters of peers live on; the next use opens anew."""
+        """Close pools and clients. Their counters live on; the next use opens anew."""
         if self._verifier is not None:
             await self._verifier.close()
         if self._peers is not None:
             await self._peers.close()
         if self._database is not None:
             await self._database.close()
-        self._database = None
 
 
 def get_runtime(conn: HTTPConnection) -> Runtime:

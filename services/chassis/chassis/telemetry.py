@@ -12,14 +12,25 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Mapping
 from typing import NamedTuple
 
+from opentelemetry import propagate
+from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
-from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
+from opentelemetry.trace import (
+    INVALID_SPAN,
+    NonRecordingSpan,
+    SpanContext,
+    TraceFlags,
+    TraceState,
+    get_current_span,
+    set_span_in_context,
+)
 
 from chassis import context
 from chassis.settings import ServiceSettings
@@ -54,48 +65,127 @@ def parse_traceparent(header: bytes | None) -> Parent | None:
 
 
 class UnsampledSpan(NonRecordingSpan):
-    """The current span of a request that is not recorded; its context is made on first use."""
+    """The current span of a request that is not recorded; its context is made on first use.
 
-    def __init__(self, trace_id: int, span_id: int = 0, flags: int = 0) -> None:
-        self._ids = (trace_id, span_id, flags)
+    It stands for the caller's span (`span_id`) or, in a new trace, for one that nobody records.
+    """
+
+    def __init__(
+        self, trace_id: int, span_id: int = 0, flags: int = 0, state: TraceState | None = None
+    ) -> None:
+        self._ids = (trace_id, span_id, flags, state)
         self._made: SpanContext | None = None
 
     def get_span_context(self) -> SpanContext:
         """Return the context that peers are given."""
         if self._made is None:
-            trace_id, span_id, flags = self._ids
+            trace_id, span_id, flags, state = self._ids
             self._made = SpanContext(
                 trace_id,
                 span_id or random.getrandbits(64) or 1,  # noqa: S311  (an identifier, no secret)
-                is_remote=False,
+                is_remote=bool(span_id),
                 trace_flags=TraceFlags(flags),
+                trace_state=state,
             )
         return self._made
 
+    def with_state(self, state: TraceState) -> UnsampledSpan:
+        """Return the same span with the caller's `tracestate`."""
+        trace_id, span_id, flags, _ = self._ids
+        return UnsampledSpan(trace_id, span_id, flags, state)
+
     def __repr__(self) -> str:
         return f"UnsampledSpan({self.get_span_context()!r})"
+
+
+class Sampling:
+    """The sampling rule: a recorded parent is always continued, new traces are taken by ratio.
+
+    Without `records`, nothing is recorded here and traces only pass through.
+    """
+
+    __slots__ = ("_bound", "records")
+
+    def __init__(self, ratio: float, *, records: bool = True) -> None:
+        self._bound = TraceIdRatioBased.get_bound_for_rate(ratio) if records else 0
+        self.records = records
+
+    def new_trace(self) -> tuple[int, bool]:
+        """Return the id of a new trace and whether it is recorded."""
+        trace_id = random.getrandbits(128) or 1  # noqa: S311  (an identifier, no secret)
+        return trace_id, trace_id & _LOW_64 < self._bound
+
+
+class RequestTrace:
+    """The trace of one request: continued from its caller or new, recorded here or not."""
+
+    __slots__ = ("_new_trace_id", "_trace_id", "recorded")
+
+    _new_trace_id: int
+    _trace_id: str | None
+    recorded: bool
+
+    @property
+    def trace_id(self) -> str:
+        """The trace id, 32 hexadecimal digits."""
+        if self._trace_id is None:
+            self._trace_id = f"{self._new_trace_id:032x}"
+        return self._trace_id
+
+    def join(self, header: bytes | None, sampling: Sampling) -> UnsampledSpan | None:
+        """Continue the trace of `header` or begin one.
+
+        Returns the span to hold while the request runs, or None when FastAPI makes a real one.
+        """
+        parent = None if header is None else parse_traceparent(header)
+        if parent is None:
+            new, self.recorded = sampling.new_trace()
+            self._new_trace_id = new
+            if not self.recorded:
+                self._trace_id = None
+                return UnsampledSpan(new)
+            self._trace_id = f"{new:032x}"
+            return None
+        self._new_trace_id = 0
+        self._trace_id = parent.trace_id
+        self.recorded = parent.sampled and sampling.records
+        if self.recorded:
+            return None
+        return UnsampledSpan(int(parent.trace_id, 16), int(parent.span_id, 16), parent.flags)
+
+    def take_trace_id(self) -> int:
+        """Return, once, the id that the recorded trace of this request begins with; else 0."""
+        if not self.recorded:
+            return 0
+        taken, self._new_trace_id = self._new_trace_id, 0
+        return taken
+
+
+# The key of the current span in an OpenTelemetry context, found by the public way to set it.
+_SPAN = next(iter(set_span_in_context(INVALID_SPAN, Context())))
+
+
+def hold(span: UnsampledSpan, headers: Mapping[bytes, bytes]) -> Context:
+    """Return the OpenTelemetry context of a request that is not recorded.
+
+    `tracestate` and `baggage`, which are rare, are taken over from the caller.
+    """
+    if b"tracestate" not in headers and b"baggage" not in headers:
+        return Context({_SPAN: span})
+    carrier = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers.items()}
+    found = propagate.extract(carrier, Context())
+    state = get_current_span(found).get_span_context().trace_state
+    return Context({**found, _SPAN: span.with_state(state)})
 
 
 class _RequestIdGenerator(RandomIdGenerator):
     """Gives the root span of a request the trace id that its sampling was decided on."""
 
     def generate_trace_id(self) -> int:
-        take = getattr(context.current.get(), "take_trace_id", None)
-        return (take() if take is not None else 0) or super().generate_trace_id()
-
-
-class Sampling:
-    """The sampling rule: a recorded parent is always continued, new traces are taken by ratio."""
-
-    __slots__ = ("_bound",)
-
-    def __init__(self, ratio: float) -> None:
-        self._bound = TraceIdRatioBased.get_bound_for_rate(ratio)
-
-    def new_trace(self) -> tuple[int, bool]:
-        """Return the id of a new trace and whether it is recorded."""
-        trace_id = random.getrandbits(128) or 1  # noqa: S311  (an identifier, no secret)
-        return trace_id, trace_id & _LOW_64 < self._bound
+        """Return the id of a new trace."""
+        request = context.current.get()
+        taken = request.take_trace_id() if isinstance(request, RequestTrace) else 0
+        return taken or super().generate_trace_id()
 
 
 def build_provider(

@@ -1,0 +1,185 @@
+"""`make bench`: what the chassis costs, against bare FastAPI and the stack that is usually used.
+
+Every server stays resident; rounds are short and interleaved, so that the noise of the machine
+falls on all alike, and each round gives one paired ratio. Trust the CPU time per request (from the
+kernel's account of the server process) more than the requests per second. It asserts nothing.
+
+    python tests/load/bench.py [--rounds 15] [--seconds 1] [--connections 32]
+                               [--gateway http://127.0.0.1:8080/v1/items/ID]
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+HERE = Path(__file__).parent
+PATH = "/v1/items/42"
+
+
+@dataclass
+class Target:
+    """One server under load and what was measured of it."""
+
+    name: str
+    host: str
+    port: int
+    path: str = PATH
+    pids: list[int] = field(default_factory=list)
+    rate: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+    p50: list[float] = field(default_factory=list)
+    p99: list[float] = field(default_factory=list)
+    errors: int = 0
+
+
+def cpu_seconds(pids: list[int]) -> float:
+    """Return the CPU time that these processes have used, all threads, in seconds."""
+    total = 0.0
+    for pid in pids:
+        # utime and stime, fields 14 and 15; the name in field 2 may hold spaces.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return total
+
+
+def start(name: str, logs: Path, environment: dict[str, str]) -> tuple[subprocess.Popen, int]:
+    """Start one of the targets; return the process and its port."""
+    with (logs / f"{name}.log").open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, str(HERE / "targets.py"), name],
+            stdout=output,
+            stderr=subprocess.PIPE,
+            env={**os.environ, **environment},
+            text=True,
+        )
+    assert process.stderr is not None
+    line = process.stderr.readline()
+    if not line.strip().isdigit():
+        raise SystemExit(f"bench: {name} did not start: {line}{process.stderr.read()}")
+    return process, int(line)
+
+
+def load(target: Target, seconds: float, connections: int) -> dict:
+    """Load `target` once and return the client's figures."""
+    if shutil.which("wrk"):
+        return _wrk(target, seconds, connections)
+    result = subprocess.run(
+        [
+            sys.executable, str(HERE / "client.py"), target.host, str(target.port), target.path,
+            "--seconds", str(seconds), "--connections", str(connections),
+        ],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return json.loads(result.stdout)
+
+
+def _wrk(target: Target, seconds: float, connections: int) -> dict:
+    script = HERE / "report.lua"
+    result = subprocess.run(
+        [
+            "wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "-s", str(script),
+            f"http://{target.host}:{target.port}{target.path}",
+        ],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def measure(target: Target, seconds: float, connections: int) -> None:
+    """Run one round on `target`."""
+    before = cpu_seconds(target.pids)
+    figures = load(target, seconds, connections)
+    used = cpu_seconds(target.pids) - before
+    count = max(figures["requests"], 1)
+    target.rate.append(figures["requests"] / figures["seconds"])
+    target.cpu.append(used / count * 1e6)
+    target.p50.append(figures["p50_ms"])
+    target.p99.append(figures["p99_ms"])
+    target.errors += figures["errors"]
+
+
+def paired(values: list[float], base: list[float], *, inverse: bool = False) -> float:
+    """Return the median of the per-round ratios of `values` to `base`."""
+    pairs = zip(values, base, strict=True)
+    return statistics.median((b / v if inverse else v / b) for v, b in pairs if v and b)
+
+
+def report(targets: list[Target]) -> str:
+    """Return the table."""
+    base = targets[0]
+    lines = [
+        f"{'server':<9} {'req/s':>8} {'CPU us/req':>11} {'p50 ms':>7} {'p99 ms':>7} {'errors':>7}"
+        f" {'req/s vs bare':>14} {'CPU share kept':>15}"
+    ]
+    for target in targets:
+        kept = (
+            f"{paired(target.cpu, base.cpu, inverse=True):>15.2f}" if any(target.cpu) else f"{'-':>15}"
+        )
+        lines.append(
+            f"{target.name:<9} {statistics.median(target.rate):>8.0f}"
+            f" {statistics.median(target.cpu):>11.1f} {statistics.median(target.p50):>7.2f}"
+            f" {statistics.median(target.p99):>7.2f} {target.errors:>7d}"
+            f" {paired(target.rate, base.rate):>14.2f} {kept}"
+        )
+    named = {target.name: target for target in targets}
+    if "chassis" in named and "typical" in named:
+        chassis, typical = named["chassis"], named["typical"]
+        lines.append(
+            f"chassis against typical: {paired(chassis.rate, typical.rate):.2f} x the requests/s,"
+            f" {paired(chassis.cpu, typical.cpu, inverse=True):.2f} x the requests per CPU second"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run the benchmark and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("--connections", type=int, default=32)
+    parser.add_argument("--gateway", help="URL of an item through a running gateway")
+    parser.add_argument("--only", help="comma-separated targets")
+    arguments = parser.parse_args()
+    names = arguments.only.split(",") if arguments.only else ["bare", "chassis", "typical"]
+
+    processes: list[subprocess.Popen] = []
+    with tempfile.TemporaryDirectory() as directory:
+        logs = Path(directory)
+        try:
+            sink, port = start("sink", logs, {})
+            processes.append(sink)
+            environment = {"BENCH_OTLP": f"http://127.0.0.1:{port}"}
+            targets = []
+            for name in names:
+                process, port = start(name, logs, environment)
+                processes.append(process)
+                targets.append(Target(name, "127.0.0.1", port, pids=[process.pid]))
+            if arguments.gateway:
+                url = urlsplit(arguments.gateway)
+                targets.append(
+                    Target("gateway", url.hostname or "127.0.0.1", url.port or 80, url.path)
+                )
+            for target in targets:
+                load(target, 0.5, arguments.connections)  # warm-up
+            for number in range(arguments.rounds):
+                turn = number % len(targets)
+                for target in targets[turn:] + targets[:turn]:
+                    measure(target, arguments.seconds, arguments.connections)
+            print(report(targets))
+        finally:
+            for process in processes:
+                process.terminate()
+            for process in processes:
+                process.wait(30)
+
+
+if __name__ == "__main__":
+    main()
