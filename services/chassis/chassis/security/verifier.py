@@ -121,7 +121,7 @@ class TokenVerifier:
             raise InvalidTokenError("the token is not a JWT")
         try:
             header = jws.extract_compact(token.encode("ascii"), registry=self._registry).headers()
-        except (JoseError, ValueError, TypeError) as exc:
+        except (JoseError, ValueError, TypeError, AttributeError, RecursionError) as exc:
             raise InvalidTokenError("the token is not a JWT") from exc
         if header.get("alg") != ALGORITHM:
             raise InvalidTokenError("the algorithm of the token is not allowed")
@@ -138,22 +138,17 @@ class TokenVerifier:
     def _decode(self, token: str, key: Key) -> dict[str, Any]:
         try:
             claims = jwt.decode(token, key.key, [ALGORITHM], self._registry).claims
-        except (JoseError, ValueError, TypeError) as exc:
+        except (JoseError, ValueError, TypeError, RecursionError) as exc:
             raise InvalidTokenError("the signature of the token is wrong") from exc
         try:
             self._claims.validate(claims)
         except ExpiredTokenError:
             raise InvalidTokenError("the token is expired") from None
         except MissingClaimError as exc:
-            raise InvalidTokenError(f"the token lacks {exc.description or 'a claim'}") from None
-        except (InvalidClaimError, ValueError, OverflowError, TypeError) as exc:
-            raise InvalidTokenError(_claim_reason(exc)) from None
+            raise InvalidTokenError(f"the token lacks the claim {exc.claim}") from None
+        except InvalidClaimError as exc:
+            raise InvalidTokenError(f"the claim {exc.claim} of the token is wrong") from None
         return claims
-
-
-def _claim_reason(exc: Exception) -> str:
-    claim = getattr(exc, "claim", None)
-    return f"the claim {claim} of the token is wrong" if claim else "a claim of the token is wrong"
 
 
 def _principal(claims: dict[str, Any]) -> Principal:
