@@ -1,0 +1,221 @@
+"""Pages: opaque cursors, stable while rows come and go, damage found."""
+
+import base64
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Annotated
+
+import pytest
+from fastapi import APIRouter, Query
+from pydantic import BaseModel
+from sqlalchemy import Integer, String, select
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from chassis import create_app
+from chassis.database import Database, ReadSessionDep, UtcDateTime
+from chassis.money import ExactDecimal
+from chassis.pagination import Cursor, CursorParams, Page, decode_cursor, encode_cursor, paginate
+from chassis.problems import Problem
+from chassis.settings import DatabaseSettings
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Thing(Base):
+    __tablename__ = "things"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    name: Mapped[str] = mapped_column(String(20))
+    price: Mapped[Decimal] = mapped_column(ExactDecimal)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+VALUES = [
+    ["a", 1, None],
+    [datetime(2026, 5, 4, 12, 0, 0, 123456, UTC), "0197a4f0-3f7e-7c3a-9a53-2f1f6c0a7d11"],
+    [Decimal("12.50"), True, False, -(2**60), "\N{SNOWMAN}\x00"],
+    [],
+]
+
+
+@pytest.mark.parametrize("values", VALUES)
+def test_a_cursor_gives_back_its_values(values):
+    """With their types: a time stays aware, a decimal exact."""
+    decoded = decode_cursor(encode_cursor(values, scope="s"), scope="s")
+    assert decoded == values
+    assert [type(each) for each in decoded] == [type(each) for each in values]
+
+
+def test_a_cursor_needs_no_escaping_in_a_url():
+    assert encode_cursor([1, "x" * 100]).replace("-", "").replace("_", "").isalnum()
+
+
+def test_every_damage_of_one_character_is_found():
+    """Each position, replaced, removed or doubled, is 400."""
+    cursor = encode_cursor([START, "id-1"])
+    for position in range(len(cursor)):
+        other = "A" if cursor[position] != "A" else "B"
+        for bad in (
+            cursor[:position] + other + cursor[position + 1 :],
+            cursor[:position] + cursor[position + 1 :],
+            cursor[:position] + cursor[position] * 2 + cursor[position + 1 :],
+        ):
+            if bad != cursor:
+                with pytest.raises(Problem) as raised:
+                    decode_cursor(bad)
+                assert raised.value.status == 400
+
+
+@pytest.mark.parametrize(
+    "cursor",
+    ["", "!", "a", "====", "\N{SNOWMAN}", "A" * 5000, base64.b64encode(b"[]" * 20).decode(), " "],
+)
+def test_nonsense_is_400(cursor):
+    with pytest.raises(Problem) as raised:
+        decode_cursor(cursor)
+    assert raised.value.status == 400
+
+
+def test_a_cursor_of_another_list_is_400():
+    """The scope (filters, order) is part of the checksum."""
+    cursor = encode_cursor([1], scope="name=a")
+    with pytest.raises(Problem):
+        decode_cursor(cursor, scope="name=b")
+
+
+def test_a_value_that_cannot_be_kept_is_refused():
+    with pytest.raises(TypeError):
+        encode_cursor([1.5])
+    with pytest.raises(TypeError):
+        encode_cursor([datetime(2026, 1, 1)])  # noqa: DTZ001  (naive on purpose)
+
+
+@pytest.fixture
+async def database(make_settings, database_url):
+    database = Database(make_settings(DatabaseSettings, database_url=database_url))
+    async with database.engine.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+    async with database.session() as session:
+        # Many equal names and times: the order needs its last column.
+        session.add_all(thing(number) for number in range(1, 26))
+    yield database
+    await database.close()
+
+
+def thing(number: int) -> Thing:
+    return Thing(
+        id=number,
+        name=f"n{number % 3}",
+        price=Decimal(number % 4),
+        created_at=START + timedelta(hours=number % 5),
+    )
+
+
+ORDERS = {
+    "ascending": (Thing.name.asc(), Thing.id.asc()),
+    "descending": (Thing.created_at.desc(), Thing.id.desc()),
+    "mixed": (Thing.price.desc(), Thing.name, Thing.id.desc()),
+}
+
+
+@pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS)
+async def test_pages_together_are_the_list(database, order):
+    """Every row once, in order, whatever the directions; the last page has no cursor."""
+    async with database.reading() as session:
+        expected = [row.id for row in await session.scalars(select(Thing).order_by(*order))]
+        seen, cursor, pages = [], None, 0
+        while True:
+            rows, cursor = await paginate(session, select(Thing), order, Cursor(cursor, 7))
+            seen += [row.id for row in rows]
+            pages += 1
+            if cursor is None:
+                break
+    assert seen == expected
+    assert pages == 4
+
+
+async def test_an_exact_last_page_has_no_cursor(database):
+    """25 rows by 5 are five pages, not six."""
+    cursor, pages = None, 0
+    async with database.reading() as session:
+        while True:
+            _, cursor = await paginate(session, select(Thing), (Thing.id,), Cursor(cursor, 5))
+            pages += 1
+            if cursor is None:
+                break
+    assert pages == 5
+
+
+async def test_rows_that_come_and_go_between_pages_shift_nothing(database):
+    """A row inserted or deleted before the cursor neither repeats nor hides another."""
+    order = (Thing.id.desc(),)
+    async with database.reading() as session:
+        first, cursor = await paginate(session, select(Thing), order, Cursor(None, 10))
+    async with database.session() as session:
+        session.add(thing(100))
+        await session.delete(await session.get_one(Thing, 20))
+        await session.delete(await session.get_one(Thing, 16))  # the row of the cursor itself
+    async with database.reading() as session:
+        second, _ = await paginate(session, select(Thing), order, Cursor(cursor, 10))
+    assert [row.id for row in first] == list(range(25, 15, -1))
+    assert [row.id for row in second] == list(range(15, 5, -1))
+
+
+async def test_columns_instead_of_entities(database):
+    """Rows of columns page as well."""
+    query = select(Thing.id, Thing.name)
+    async with database.reading() as session:
+        rows, cursor = await paginate(session, query, (Thing.name, Thing.id), Cursor(None, 3))
+        assert [row.id for row in rows] == [3, 6, 9]
+        rows, _ = await paginate(session, query, (Thing.name, Thing.id), Cursor(cursor, 3))
+        assert [row.id for row in rows] == [12, 15, 18]
+
+
+async def test_a_cursor_of_another_order_is_400(database):
+    """A cursor with fewer values than the order has columns."""
+    async with database.reading() as session:
+        _, cursor = await paginate(session, select(Thing), (Thing.id,), Cursor(None, 3))
+        with pytest.raises(Problem) as raised:
+            await paginate(session, select(Thing), ORDERS["mixed"], Cursor(cursor, 3))
+        assert raised.value.status == 400
+
+
+class ThingOut(BaseModel):
+    id: int
+
+
+async def test_a_route_with_pages(app_client, make_settings, database):
+    """The limit is 1 to 100, 20 by default; a bad cursor is a 400 problem."""
+    router = APIRouter()
+
+    @router.get("/things")
+    async def list_things(
+        session: ReadSessionDep, params: CursorParams, name: Annotated[str, Query()] = ""
+    ) -> Page[ThingOut]:
+        query = select(Thing).where(Thing.name == name) if name else select(Thing)
+        rows, cursor = await paginate(session, query, (Thing.id,), params, scope=name)
+        return Page(items=[ThingOut(id=row.id) for row in rows], next_cursor=cursor)
+
+    settings = make_settings(DatabaseSettings, database_url=database.settings.database_url)
+    app = create_app(settings, title="t", description="t", routers=[router])
+    async with app_client(app) as client:
+        first = (await client.get("/things")).json()
+        assert [item["id"] for item in first["items"]] == list(range(1, 21))
+        second = await client.get("/things", params={"cursor": first["next_cursor"]})
+        assert second.json() == {
+            "items": [{"id": each} for each in range(21, 26)],
+            "next_cursor": None,
+        }
+        foreign = await client.get(
+            "/things", params={"cursor": first["next_cursor"], "name": "n1"}
+        )
+        assert foreign.status_code == 400
+        assert foreign.headers["content-type"] == "application/problem+json"
+        assert foreign.json()["type"] == "urn:slipway:problem:bad-cursor"
+        for limit in (0, 101):
+            assert (await client.get("/things", params={"limit": limit})).status_code == 422
+        assert len((await client.get("/things", params={"limit": 100})).json()["items"]) == 25
