@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-
-import httpx2
+from typing import TYPE_CHECKING
 
 from scripts.local.options import Options
-from scripts.local.process import Spec
+
+if TYPE_CHECKING:
+    import httpx2
+
+    from scripts.local.process import Spec
 
 
 class Stack(ABC):

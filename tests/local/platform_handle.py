@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -109,9 +108,11 @@ class Platform:
 
     def end(self) -> None:
         """Leave nothing behind, whatever the test did."""
-        self.run("down")
+        if (self.home / "run").exists():
+            self.run("down")
         for process in self.started:
             if process.poll() is None:
-                process.send_signal(signal.SIGKILL)
-            process.communicate()
-        self.run("down")
+                process.kill()
+            process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
