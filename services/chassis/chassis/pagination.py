@@ -27,7 +27,7 @@ T = TypeVar("T")
 DEFAULT_LIMIT = 20
 MAX_LIMIT = 100
 _CHECKSUM_BYTES = 8
-_MAX_CURSOR = 1024
+_MAX_CURSOR = 4096
 
 
 class Page(BaseModel, Generic[T]):

@@ -52,12 +52,13 @@ class Templates:
         self._folder = folder
         self._server = server
         self._made: dict[tuple[str, str], str] = {}
+        self._used: PostgresServer | None = None
 
     def copy(self, service: str, dialect: str, folder: Path) -> str:
         """Return the URL of a fresh copy of the migrated database of `service`."""
         template = self._made.get((service, dialect)) or self._make(service, dialect)
         if dialect == "postgresql":
-            return self._server().create_database(database_name(template))
+            return self._postgres().create_database(database_name(template))
         number = len(list(folder.glob(f"{service}-*.db")))
         target = folder / f"{service}-{number}.db"
         source = template.removeprefix("sqlite:///")
@@ -70,12 +71,20 @@ class Templates:
         """Drop the templates."""
         for (_, dialect), url in self._made.items():
             if dialect == "postgresql":
-                self._server().drop_database(url)
+                self._postgres().drop_database(url)
         self._made.clear()
+        if self._used is not None:
+            self._used.close()
+
+    def _postgres(self) -> PostgresServer:
+        # Kept: when the templates are dropped, the fixture of the server is gone already.
+        if self._used is None:
+            self._used = self._server()
+        return self._used
 
     def _make(self, service: str, dialect: str) -> str:
         if dialect == "postgresql":
-            url = self._server().create_database()
+            url = self._postgres().create_database()
         else:
             url = sqlite_url(self._folder / f"{service}-template.db")
         values = {"environment": "test", "database_url": url}
