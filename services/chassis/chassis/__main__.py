@@ -10,6 +10,7 @@ import sys
 
 from chassis import migrations
 from chassis.events import cli
+from chassis.server import serve
 from chassis.settings import (
     DatabaseSettings,
     EventSettings,
@@ -58,13 +59,11 @@ def _run(arguments: argparse.Namespace) -> int:
     service = arguments.service
     settings = _settings(service)
     if arguments.command in {"serve", "openapi"}:
-        app = importlib.import_module(f"{service}.main").create_app(settings)
-        if arguments.command == "openapi":
-            print(json.dumps(app.openapi(), indent=2))
-            return 0
-        from chassis.server import serve
-
-        serve(app, settings)
+        create = importlib.import_module(f"{service}.main").create_app
+        if arguments.command == "serve":
+            serve(lambda: create(settings), settings, service)
+        else:
+            print(json.dumps(create(settings).openapi(), indent=2))
         return 0
     if not isinstance(settings, DatabaseSettings):
         raise SettingsError(f"{service}: has no database; name a service that has one")

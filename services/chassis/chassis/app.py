@@ -53,7 +53,7 @@ class ServiceApp(FastAPI):
         `build` is given FastAPI itself and the short way, for requests that need less.
         """
         whole: ASGIApp = super().__call__
-        short = FastStack(self, self.router, self.exception_handlers)  # type: ignore[arg-type]
+        short = FastStack(self, self.router, self.exception_handlers)
         self._entry = build(whole, whole if self.user_middleware else short)
 
     def build_middleware_stack(self) -> ASGIApp:
@@ -139,7 +139,8 @@ def create_app(
     if isinstance(settings, DatabaseSettings):
         install_database_handlers(app)
     for version in versions:
-        include_flat(app, version.router, prefix=f"/{version.name}")
+        deprecated = version.deprecated is not None
+        include_flat(app, version.router, prefix=f"/{version.name}", deprecated=deprecated)
     for router in routers:
         include_flat(app, router)
     if consumers:

@@ -21,7 +21,6 @@ from chassis.workers import Supervisor, Worker
 Setup = Callable[[Runtime], AbstractAsyncContextManager[None]]
 
 POLL_SECONDS = 1.0
-FLUSH_SECONDS = 5.0
 
 
 class Service:
@@ -71,7 +70,7 @@ class Service:
         await self._runtime.close()
         provider = self._runtime.tracer_provider
         if provider is not None:
-            await anyio.to_thread.run_sync(provider.force_flush, int(FLUSH_SECONDS * 1000))
+            await anyio.to_thread.run_sync(provider.shutdown)  # bounded by the exporter's timeout
 
     async def _live(self, settled: asyncio.Event, stop: asyncio.Event) -> None:
         lifecycle = self._runtime.lifecycle

@@ -31,7 +31,7 @@ _SECRET_PARTS = (
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     """Return the structured logger `name`; it writes through the standard library's handlers."""
     return cast(
-        structlog.stdlib.BoundLogger,
+        "structlog.stdlib.BoundLogger",
         structlog.wrap_logger(
             logging.getLogger(name),
             processors=[
@@ -58,7 +58,7 @@ def add_request(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 
 def hide_secrets(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     """Replace the value of every key that names a secret, nested mappings included."""
-    return cast(EventDict, _hide(event))
+    return cast("EventDict", _hide(event))
 
 
 def _hide(value: Any) -> Any:

@@ -34,7 +34,6 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
-from prometheus_client.utils import floatToGoString
 
 from chassis.settings import ServiceSettings
 
@@ -55,7 +54,7 @@ _DURATION = (
     "Time from the arrival of a request to the end of its response.",
 )
 _IN_FLIGHT = ("http_requests_in_flight", "Requests being served now.")
-_BOUNDS = (*(floatToGoString(bound) for bound in BUCKETS), "+Inf")
+_BOUNDS = (*(str(bound) for bound in BUCKETS), "+Inf")
 
 
 class RequestObserver(Protocol):
@@ -135,7 +134,7 @@ class RequestMetrics(Collector):
                     (bound, cumulated) if exemplar is None else (bound, cumulated, exemplar)
                 )
             requests.add_metric(labels, cumulated, created=series.created)
-            duration.add_metric(labels, buckets, series.total)  # type: ignore[arg-type]  # stub: exemplars are documented
+            duration.add_metric(labels, buckets, series.total)
         in_flight = GaugeMetricFamily(*_IN_FLIGHT, labels=("method",))
         for method, number in self._in_flight.items():
             in_flight.add_metric((method,), number)

@@ -6,15 +6,14 @@ from typing import Any
 
 from chassis.problems import MEDIA_TYPE, ProblemDetails, phrase
 from chassis.security.dependencies import declare_scopes
-from chassis.security.dependencies import declare_scopes
 
 _METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
+_FIRST_ERROR = 400
 _REF = {"$ref": "#/components/schemas/ProblemDetails"}
 
 
 def customise(document: dict[str, Any]) -> dict[str, Any]:
     """Change `document` in place, with problems instead of FastAPI's own errors; return it."""
-    declare_scopes(document)
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     schema = ProblemDetails.model_json_schema(ref_template="#/components/schemas/{model}")
     for name, definition in schema.pop("$defs", {}).items():
@@ -41,7 +40,7 @@ def _add_problems(operation: dict[str, Any]) -> None:
     for status in common:
         responses.setdefault(str(status), {"description": phrase(status)})
     for key, response in responses.items():
-        is_error = (key.isdigit() and int(key) >= 400) or key in {"4XX", "5XX", "default"}
+        is_error = (key.isdigit() and int(key) >= _FIRST_ERROR) or key in {"4XX", "5XX", "default"}
         if is_error and not _has_own_shape(response):
             examples = {
                 media: {"examples": content["examples"]}

@@ -140,14 +140,12 @@ async def _on_problem(request: Request, exc: Exception) -> Response:
 
 async def _on_http_exception(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, HTTPException)
-    detail = exc.detail if isinstance(exc.detail, str) else None
-    problem = Problem(
-        exc.status_code,
-        detail=None if detail == phrase(exc.status_code) else detail,
-        headers=exc.headers,
-    )
-    if detail is None and isinstance(exc.detail, Mapping):
-        problem.extensions = {str(key): value for key, value in exc.detail.items()}
+    detail: Any = exc.detail  # FastAPI allows anything here
+    problem = Problem(exc.status_code, headers=exc.headers)
+    if isinstance(detail, Mapping):
+        problem.extensions = {str(key): value for key, value in detail.items()}
+    elif detail and str(detail) != phrase(exc.status_code):
+        problem.detail = str(detail)
     return problem_response(problem, request.scope)
 
 

@@ -18,13 +18,15 @@ from starlette.types import Scope
 from chassis.metrics import UNMATCHED
 
 
-def include_flat(app: FastAPI, router: APIRouter, *, prefix: str = "") -> None:
+def include_flat(
+    app: FastAPI, router: APIRouter, *, prefix: str = "", deprecated: bool = False
+) -> None:
     """Add the routes of `router` under `prefix`, flat where FastAPI's own routes allow it."""
     tree = APIRouter()
-    tree.include_router(router, prefix=prefix)
+    tree.include_router(router, prefix=prefix, deprecated=deprecated or None)
     contexts = list(iter_route_contexts(tree.routes))
     if not _plain(tree) or not all(type(c.original_route) is APIRoute for c in contexts):
-        app.include_router(router, prefix=prefix)
+        app.include_router(router, prefix=prefix, deprecated=deprecated or None)
         return
     names = [
         name
@@ -54,7 +56,7 @@ class RouteLabels:
     """Finds the template of the route that served a request."""
 
     def __init__(self, app: FastAPI) -> None:
-        self._by_endpoint = {
+        self._by_endpoint: dict[Any, str] = {
             route.endpoint: route.path
             for route in app.routes
             if isinstance(route, Route) and not isinstance(route, APIRoute)

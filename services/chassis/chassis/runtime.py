@@ -109,7 +109,7 @@ class Runtime:
 
 def get_runtime(conn: HTTPConnection) -> Runtime:
     """Return the runtime of the application that serves `conn`."""
-    return cast(Runtime, conn.app.state.runtime)
+    return cast("Runtime", conn.app.state.runtime)
 
 
 RuntimeDep = Annotated[Runtime, Depends(get_runtime)]

@@ -1,25 +1,148 @@
-"""Serves an application: uvicorn, one process, with a drain that a second signal cannot cut."""
+"""Serves an application by uvicorn and ends it without dropping a request.
+
+On SIGTERM or SIGINT: `/readyz` turns 503 and every answer carries `Connection: close`; after
+`shutdown_delay_seconds`, in which clients and load balancers turn away, the listener closes; open
+connections may still bring a request that was on its way; what is in flight has `drain_seconds`
+to finish; then pools close and telemetry is flushed. A further signal changes nothing: the bound is
+the drain itself, and after it SIGKILL. The process ends with 0, also as PID 1.
+
+One process unless `workers` is more (see `multiprocess`). Forwarded headers are not trusted: the
+application sees the address of its peer, and who calls is said by a token.
+"""
 
 from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
 
 from chassis import logs
-from chassis.settings import ServiceSettings
+from chassis.lifecycle import Lifecycle
+from chassis.settings import ServiceSettings, SettingsError
+
+BACKLOG = 2048
+LINGER_SECONDS = 0.5
+"""How long an idle connection stays open after the listener closed, for a request on its way."""
+
+_POLL = 0.02
+_log = logging.getLogger("chassis.server")
 
 
-def serve(app: FastAPI, settings: ServiceSettings) -> None:
-    """Serve `app` until SIGTERM or SIGINT."""
+def serve(create: Callable[[], FastAPI], settings: ServiceSettings, service: str) -> None:
+    """Serve the application that `create` makes until SIGTERM or SIGINT.
+
+    Raises:
+        SettingsError: the address cannot be bound.
+    """
+    if settings.workers > 1:
+        from chassis.multiprocess import serve_many  # noqa: PLC0415  (gunicorn is not for one)
+
+        serve_many(create, settings, service)
+        return
+    listener = listen(settings)
     logs.configure(settings)
+    run(create(), settings, [listener])
+
+
+def listen(settings: ServiceSettings) -> socket.socket:
+    """Return the listening socket of `settings`.
+
+    Raises:
+        SettingsError: one line that names the address and the reason.
+    """
+    address = (settings.host, settings.port)
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server(address, family=family, backlog=BACKLOG)
+    except (OSError, UnicodeError) as exc:
+        prefix = str(settings.model_config.get("env_prefix", ""))
+        reason = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)
+        raise SettingsError(
+            f"{prefix}PORT: cannot listen on {settings.host}:{settings.port}"
+            f" ({reason.lower()}); free the address or choose another port"
+        ) from None
+
+
+def run(
+    app: FastAPI,
+    settings: ServiceSettings,
+    sockets: list[socket.socket],
+    notify: Callable[[], None] | None = None,
+) -> None:
+    """Run one server on `sockets` until a signal; `notify` is called every few seconds."""
     config = uvicorn.Config(
         app,
-        host=settings.host,
-        port=settings.port,
+        loop="auto",
+        http="httptools",
+        lifespan="on",
         log_config=None,
         access_log=False,
-        timeout_keep_alive=int(settings.keep_alive_seconds),
-        timeout_graceful_shutdown=int(settings.drain_seconds),
+        proxy_headers=False,
         server_header=False,
+        timeout_keep_alive=math.ceil(settings.keep_alive_seconds),
+        timeout_graceful_shutdown=math.ceil(settings.drain_seconds),
+        callback_notify=None if notify is None else _asynchronous(notify),
+        timeout_notify=2,
     )
-    uvicorn.Server(config).run()
+    DrainingServer(
+        config,
+        app.state.runtime.lifecycle,
+        delay=settings.shutdown_delay_seconds,
+        drain=settings.drain_seconds,
+    ).run(sockets)
+
+
+def _asynchronous(notify: Callable[[], None]) -> Callable[[], Awaitable[None]]:
+    async def call() -> None:
+        notify()
+
+    return call
+
+
+class DrainingServer(uvicorn.Server):
+    """uvicorn with the end that the module describes. Durations are in seconds."""
+
+    def __init__(
+        self, config: uvicorn.Config, lifecycle: Lifecycle, *, delay: float, drain: float
+    ) -> None:
+        super().__init__(config)
+        self._lifecycle = lifecycle
+        self._delay = delay
+        self._drain = drain
+        self._told_at: float | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin the end at the first signal; ignore the others. Runs in a signal handler."""
+        del sig, frame
+        if self._told_at is None:
+            self._told_at = time.monotonic()
+            self._lifecycle.draining = True
+            if not self.started:
+                self.should_exit = True
+
+    async def on_tick(self, counter: int) -> bool:
+        """Say, ten times a second, whether to stop accepting."""
+        if self._told_at is not None and time.monotonic() - self._told_at >= self._delay:
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close the listener, let requests arrive that are on their way, drain, close."""
+        self._lifecycle.draining = True
+        ends = time.monotonic() + self._drain
+        _log.info("draining %d connections", len(self.server_state.connections))
+        for server in self.servers:
+            server.close()
+        lingers = min(time.monotonic() + LINGER_SECONDS, ends)
+        while self.server_state.connections and time.monotonic() < lingers:  # noqa: ASYNC110  (uvicorn tells nobody)
+            await asyncio.sleep(_POLL)
+        left = max(ends - time.monotonic(), 0.1)
+        self.config.timeout_graceful_shutdown = left  # type: ignore[assignment]  # seconds, any number will do
+        await super().shutdown(sockets)

@@ -61,7 +61,7 @@ class FastStack:
         files = scope["fastapi_middleware_astack"] = AsyncExitStack()
         try:
             await self._router(scope, receive, send)
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001  (handed on whole)
             await self._handle(exc, scope, receive, send)
         finally:
             if files._exit_callbacks:  # type: ignore[attr-defined]  # noqa: SLF001  (closing an empty stack costs more than the rest)

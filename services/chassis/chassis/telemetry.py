@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from opentelemetry import propagate
 from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
@@ -34,6 +35,8 @@ from opentelemetry.trace import (
 
 from chassis import context
 from chassis.settings import ServiceSettings
+
+EXPORT_SECONDS = 3.0
 
 TRACEPARENT = b"traceparent"
 
@@ -82,7 +85,7 @@ class UnsampledSpan(NonRecordingSpan):
             trace_id, span_id, flags, state = self._ids
             self._made = SpanContext(
                 trace_id,
-                span_id or random.getrandbits(64) or 1,  # noqa: S311  (an identifier, no secret)
+                span_id or random.getrandbits(64) or 1,
                 is_remote=bool(span_id),
                 trace_flags=TraceFlags(flags),
                 trace_state=state,
@@ -112,7 +115,7 @@ class Sampling:
 
     def new_trace(self) -> tuple[int, bool]:
         """Return the id of a new trace and whether it is recorded."""
-        trace_id = random.getrandbits(128) or 1  # noqa: S311  (an identifier, no secret)
+        trace_id = random.getrandbits(128) or 1
         return trace_id, trace_id & _LOW_64 < self._bound
 
 
@@ -183,7 +186,7 @@ class _RequestIdGenerator(RandomIdGenerator):
 
     def generate_trace_id(self) -> int:
         """Return the id of a new trace."""
-        request = context.current.get()
+        request: object = context.current.get()
         taken = request.take_trace_id() if isinstance(request, RequestTrace) else 0
         return taken or super().generate_trace_id()
 
@@ -195,17 +198,11 @@ def build_provider(
 
     `exporter` replaces the OTLP exporter and needs no endpoint.
     """
-    if exporter is None and not settings.otlp_endpoint:
-        return None
     if exporter is None:
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415
-            OTLPSpanExporter,
-        )
-
-        endpoint = str(settings.otlp_endpoint).rstrip("/")
-        if not endpoint.endswith("/v1/traces"):
-            endpoint += "/v1/traces"
-        exporter = OTLPSpanExporter(endpoint=endpoint)
+        if not settings.otlp_endpoint:
+            return None
+        endpoint = settings.otlp_endpoint.rstrip("/").removesuffix("/v1/traces")
+        exporter = OTLPSpanExporter(endpoint=f"{endpoint}/v1/traces", timeout=EXPORT_SECONDS)
     provider = TracerProvider(
         sampler=ParentBased(TraceIdRatioBased(settings.trace_sample_ratio)),
         resource=Resource.create(

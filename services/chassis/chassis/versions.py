@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from email.utils import format_datetime
 
 from fastapi import APIRouter
@@ -111,8 +111,6 @@ def _headers(version: ApiVersion) -> RawHeaders:
     if version.deprecated is not None:
         headers.append((b"deprecation", f"@{int(version.deprecated.timestamp())}".encode()))
     if version.sunset is not None:
-        from datetime import UTC  # noqa: PLC0415
-
         text = format_datetime(version.sunset.astimezone(UTC), usegmt=True)
         headers.append((b"sunset", text.encode("ascii")))
     return headers

@@ -23,6 +23,8 @@ Worker = Callable[["Runtime"], Awaitable[None]]
 FIRST_WAIT = 0.5
 LONGEST_WAIT = 30.0
 QUIET = 60.0
+STOP_SECONDS = 5.0
+"""How long a cancelled loop may take to end."""
 
 
 class Supervisor:
@@ -52,7 +54,9 @@ class Supervisor:
         finally:
             for task in self._tasks:
                 task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            _, stuck = await asyncio.wait(self._tasks, timeout=STOP_SECONDS)
+            for task in stuck:
+                self._runtime.log.error("worker.stuck", worker=task.get_name())
             self._tasks.clear()
 
     async def _supervise(self, name: str, worker: Worker) -> None:
