@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import contextvars
 import json
+from base64 import urlsafe_b64decode
 from dataclasses import dataclass
 from typing import Any
 
@@ -165,9 +166,11 @@ class JwksCache:
         except (httpx2.HTTPError, TimeoutError, ValueError) as exc:
             self._failed = True
             self._log.warning(
-                "keys of the token issuer not refreshed", url=self._url, reason=str(exc) or "timeout",
+                "keys of the token issuer not refreshed",
+                url=self._url,
+                reason=str(exc) or "timeout",
                 known_keys=len(self._keys),
-            )  # fmt: skip
+            )
             return
         self._keys = keys
         self._failed = False
@@ -202,7 +205,7 @@ def _parse(body: bytes) -> dict[str, Key]:
     document = json.loads(body)
     entries = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(entries, list):
-        raise ValueError("the document is no key set")
+        raise ValueError("the document is no key set")  # noqa: TRY004  (the input is wrong, not the call)
     keys = [key for entry in entries if (key := _usable(entry)) is not None]
     if not keys:
         raise ValueError("the key set has no usable key")
@@ -219,9 +222,9 @@ def _usable(entry: Any) -> Key | None:
         return None
     public = {name: entry[name] for name in ("kty", "n", "e") if name in entry}
     try:
-        key = RSAKey.import_key(public, {"kid": kid, "use": "sig", "alg": "RS256"})
-        if key.public_key.key_size < MIN_KEY_BITS:
+        if len(urlsafe_b64decode(public["n"] + "==")) * 8 < MIN_KEY_BITS:
             return None
+        key = RSAKey.import_key(public, {"kid": kid, "use": "sig", "alg": "RS256"})
         return Key(kid, key.thumbprint(), key)
-    except (JoseError, ValueError, TypeError):
+    except (JoseError, KeyError, ValueError, TypeError):
         return None

@@ -27,6 +27,7 @@ ALGORITHM = "RS256"
 TYPES = frozenset({"at+jwt", "application/at+jwt"})
 MAX_TOKEN_BYTES = 8192
 CACHE_SIZE = 1024
+LAST_MOMENT = 253_402_300_800  # the year 10000; any later `exp` means the same
 
 _compact = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+").fullmatch
 
@@ -49,6 +50,7 @@ class TokenVerifier:
         settings: issuer, audience, JWKS address and leeway.
         clock: tells the time, and when keys are old.
         transport: fetches the JWKS.
+        cache_size: how many verdicts are kept; each takes about two kilobytes.
     """
 
     def __init__(
@@ -57,9 +59,11 @@ class TokenVerifier:
         *,
         clock: Clock,
         transport: httpx2.AsyncBaseTransport,
+        cache_size: int = CACHE_SIZE,
     ) -> None:
         self._clock = clock
         self._leeway = settings.token_leeway_seconds
+        self._cache_size = cache_size
         self._cache: OrderedDict[bytes, _Verified] = OrderedDict()
         self._claims = JWTClaimsRegistry(
             now=lambda: int(clock.now().timestamp()),
@@ -106,8 +110,10 @@ class TokenVerifier:
             raise InvalidTokenError("the key of the token is unknown")
         claims = self._decode(token, key)
         principal = _principal(claims)
-        self._cache[digest] = _Verified(principal, key, float(claims["exp"]))
-        while len(self._cache) > CACHE_SIZE:
+        self._cache[digest] = _Verified(
+            principal, key, float(min(claims["exp"], LAST_MOMENT))
+        )
+        while len(self._cache) > self._cache_size:
             self._cache.popitem(last=False)
         return principal
 
