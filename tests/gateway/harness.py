@@ -9,13 +9,14 @@ import http.client
 import json
 import re
 import socket
+import socketserver
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import uvicorn
 import yaml
@@ -202,6 +203,56 @@ async def reply(
     await send({"type": "http.response.body", "body": body})
 
 
+class RawUpstream:
+    """A TCP server that does to each request what a function says, with real connections.
+
+    The function gets the socket, the request's bytes and its number from 1; afterwards the
+    connection is closed.
+    """
+
+    def __init__(self, behaviour: Callable[[socket.socket, bytes, int], None]) -> None:
+        self.requests: list[bytes] = []
+        outer = self
+
+        class Handler(socketserver.BaseRequestHandler):
+            def handle(self) -> None:
+                data = b""
+                with contextlib.suppress(OSError):
+                    while not _complete(data):
+                        if not (chunk := self.request.recv(65536)):
+                            return
+                        data += chunk
+                    outer.requests.append(data)
+                    behaviour(self.request, data, len(outer.requests))
+
+        class Server(socketserver.ThreadingTCPServer):
+            daemon_threads = True
+            block_on_close = False
+            allow_reuse_address = True
+
+        self._server = Server(("127.0.0.1", 0), Handler)
+        self.address = f"127.0.0.1:{self._server.server_address[1]}"
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.05,), daemon=True
+        )
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(10)
+
+
+def _complete(data: bytes) -> bool:
+    """Tell whether a request has arrived: its head, and as much body as the head announces."""
+    head, end, body = data.partition(b"\r\n\r\n")
+    length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
+    return bool(end) and len(body) >= (int(length[1]) if length else 0)
+
+
 @dataclass
 class Response:
     """An answer as it came over the wire; header names in lower case."""
@@ -272,13 +323,17 @@ class Gateway:
                 received += chunk
             return received
 
-    def pipelined(self, method: str, path: str, count: int) -> list[int]:
-        """Send the same request many times without waiting, and return the statuses."""
-        one = f"{method} {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n"
-        received = self.raw(
-            (f"{one}\r\n" * (count - 1) + f"{one}Connection: close\r\n\r\n").encode(), 30
-        )
-        return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", received)]
+    def repeat(self, method: str, path: str, count: int) -> list[int]:
+        """Send the same request many times on one connection, and return the statuses."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.http, timeout=20)
+        statuses = []
+        with contextlib.closing(connection):
+            for _ in range(count):
+                connection.request(method, path)
+                answer = connection.getresponse()
+                answer.read()
+                statuses.append(answer.status)
+        return statuses
 
     def access_log(self) -> list[dict[str, Any]]:
         """Return the JSON lines written so far."""

@@ -100,11 +100,12 @@ tracing:
           timeout: 5s
 {{- end }}
 
+{{- /* The client's trace id; Envoy's own span is not known yet where a local reply is written. */ -}}
 {{- define "gateway.traceid" -}}
-{{- ternary "%TRACE_ID%" "%DYNAMIC_METADATA(slipway:trace_id):32%" (not (empty .Values.tracing.endpoint)) -}}
+%DYNAMIC_METADATA(slipway:trace_id):32%
 {{- end }}
 
-{{- /* No query, no token, no whole address: a line says what happened, not to whom. */ -}}
+{{- /* No query and no credentials: both would end where logs are read. */ -}}
 {{- define "gateway.accesslog" -}}
 - name: envoy.access_loggers.stdout
   typed_config:
@@ -130,7 +131,7 @@ tracing:
         bytes_received: "%BYTES_RECEIVED%"
         bytes_sent: "%BYTES_SENT%"
         request_id: "%REQ(X-REQUEST-ID)%"
-        trace_id: {{ include "gateway.traceid" . | quote }}
+        trace_id: {{ ternary "%TRACE_ID%" (include "gateway.traceid" .) (not (empty .Values.tracing.endpoint)) | quote }}
         user_agent: "%REQ(USER-AGENT):256%"
         client: "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"
 {{- end }}

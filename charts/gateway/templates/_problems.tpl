@@ -12,6 +12,7 @@
   (list 429 "Too Many Requests" "This client asks too often; the Retry-After header says when to come back.")
   (list 431 "Request Header Fields Too Large" "The headers are too many or too large.")
   (list 500 "Internal Server Error" "The gateway could not handle the request.")
+  (list 501 "Not Implemented" "The request uses a transfer encoding that is not supported.")
   (list 502 "Bad Gateway" "The service answered in a way that the gateway does not understand.")
   (list 503 "Service Unavailable" "The service is away or busy; try again.")
   (list 504 "Gateway Timeout" "The service did not answer in time.")
