@@ -1,7 +1,8 @@
 """Logs: one JSON object a line on standard output, from structlog and the standard library alike.
 
 Every line carries service and version; inside a request also request id, trace id and span id.
-Values under names such as `authorization` or `password` are replaced, so no secret is written.
+Values under names such as `authorization` or `password` are replaced, and so are tokens, API keys
+and passwords of URLs inside of any text, so that no secret is written.
 `configure` belongs to the start of a process; nothing happens at import.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
-import logging.config
+import re
 import sys
 from collections.abc import MutableMapping
 from typing import Any, cast
@@ -22,6 +23,12 @@ from chassis import context
 from chassis.settings import ServiceSettings
 
 HIDDEN = "[hidden]"
+_SECRET_TEXT = (
+    (re.compile(r"\b(bearer|basic) +[\w.~+/=-]{6,}", re.IGNORECASE), rf"\1 {HIDDEN}"),
+    (re.compile(r"\beyJ[\w-]+\.[\w-]+\.[\w-]*"), HIDDEN),
+    (re.compile(r"\bslk_\w+"), HIDDEN),
+    (re.compile(r"(://[^:/@\s]*):[^@/\s]+@"), rf"\1:{HIDDEN}@"),
+)
 _SECRET_PARTS = (
     "authorization", "password", "passwd", "secret", "token", "api_key", "apikey", "x-api-key",
     "cookie", "credential", "private_key",
@@ -36,6 +43,7 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
             logging.getLogger(name),
             processors=[
                 structlog.stdlib.filter_by_level,
+                structlog.stdlib.PositionalArgumentsFormatter(),
                 structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
             ],
             wrapper_class=structlog.stdlib.BoundLogger,
@@ -56,6 +64,12 @@ def add_request(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     return event
 
 
+def drop_colours(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Drop uvicorn's second copy of its message, made for a terminal."""
+    event.pop("color_message", None)
+    return event
+
+
 def hide_secrets(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     """Replace the value of every key that names a secret, nested mappings included."""
     return cast("EventDict", _hide(event))
@@ -69,6 +83,9 @@ def _hide(value: Any) -> Any:
         }
     if isinstance(value, list | tuple):
         return [_hide(item) for item in value]
+    if isinstance(value, str):
+        for pattern, replacement in _SECRET_TEXT:
+            value = pattern.sub(replacement, value)
     return value
 
 
@@ -87,12 +104,12 @@ def shared_processors(settings: ServiceSettings) -> list[Processor]:
     return [
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
-        structlog.stdlib.PositionalArgumentsFormatter(),
         structlog.stdlib.ExtraAdder(),
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         add_service,
         add_request,
         structlog.processors.format_exc_info,
+        drop_colours,
         hide_secrets,
     ]
 
@@ -104,13 +121,12 @@ def formatter(settings: ServiceSettings) -> logging.Formatter:
         if settings.log_format == "json"
         else structlog.dev.ConsoleRenderer()
     )
-    processors = shared_processors(settings)
     return structlog.stdlib.ProcessorFormatter(
         processors=[
+            *shared_processors(settings),
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             renderer,
-        ],
-        foreign_pre_chain=processors,
+        ]
     )
 
 
@@ -132,6 +148,7 @@ def configure(settings: ServiceSettings) -> None:
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
+            structlog.stdlib.PositionalArgumentsFormatter(),
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
         logger_factory=structlog.stdlib.LoggerFactory(),

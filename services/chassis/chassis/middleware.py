@@ -27,6 +27,7 @@ from chassis.problems import Problem, problem_response
 from chassis.request_id import HEADER as REQUEST_ID
 from chassis.request_id import request_id as read_request_id
 from chassis.telemetry import TRACEPARENT, RequestTrace, Sampling, hold
+from chassis.text_guard import check_url
 from chassis.versions import HEADER as API_VERSION
 from chassis.versions import RawHeaders, VersionTable
 
@@ -202,15 +203,13 @@ class RequestMiddleware:
             if has_no_body(scope, headers):
                 app = self._short
         try:
-            if budget <= 0:
-                await self._refuse(_expired(), scope, receive, exchange)
-            elif (
-                self._versions is not None
-                and (problem := self._choose_version(scope, headers, exchange)) is not None
-            ):
-                await self._refuse(problem, scope, receive, exchange)
-            else:
+            problem = _expired() if budget <= 0 else check_url(scope)
+            if problem is None and self._versions is not None:
+                problem = self._choose_version(scope, headers, exchange)
+            if problem is None:
                 await app(scope, receive, exchange.send)
+            else:
+                await problem_response(problem, scope)(scope, receive, exchange.send)
         finally:
             exchange.finish()
             if span_token is not None:
@@ -227,11 +226,6 @@ class RequestMiddleware:
         except Problem as problem:
             return problem
         return None
-
-    async def _refuse(
-        self, problem: Problem, scope: Scope, receive: Receive, exchange: Exchange
-    ) -> None:
-        await problem_response(problem, scope)(scope, receive, exchange.send)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Give a WebSocket its version, trace and request id; it has no deadline and no count."""

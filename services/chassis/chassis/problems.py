@@ -140,6 +140,9 @@ async def _on_problem(request: Request, exc: Exception) -> Response:
 
 async def _on_http_exception(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, HTTPException)
+    ready = getattr(exc, "problem", None)
+    if isinstance(ready, Problem):
+        return problem_response(ready, request.scope)
     detail: Any = exc.detail  # FastAPI allows anything here
     problem = Problem(exc.status_code, headers=exc.headers)
     if isinstance(detail, Mapping):

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, ExceptionHandler, Receive, Scope, Send
 
 from chassis.body_limit import BodyLimit
 from chassis.problems import UnhandledMiddleware
+from chassis.text_guard import TextGuard
 
 
 def guarded(stack: ASGIApp, max_body_bytes: int) -> ASGIApp:
@@ -27,7 +28,7 @@ def guarded(stack: ASGIApp, max_body_bytes: int) -> ASGIApp:
     wrap it three times around each request. A route's own `max_body_size` still overrides it.
     """
     inner = stack.app if isinstance(stack, ServerErrorMiddleware) else stack
-    return UnhandledMiddleware(BodyLimit(inner, max_body_bytes))
+    return UnhandledMiddleware(BodyLimit(TextGuard(inner), max_body_bytes))
 
 
 class FastStack:
