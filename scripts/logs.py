@@ -16,7 +16,16 @@ from scripts.local.logfile import parse, tail
 _EXTRA = ("gateway", "prepare", "runner")
 _POLL_SECONDS = 0.2
 _TAIL_LINES = 20
-_HEAD_FIELDS = {"timestamp", "level", "event", "service", "version", "logger", "exception"}
+_HEAD_FIELDS = {
+    "timestamp",
+    "level",
+    "event",
+    "service",
+    "version",
+    "logger",
+    "exception",
+    "color_message",
+}
 _COLOURS = {"error": "31", "critical": "31", "warning": "33", "debug": "2"}
 
 
