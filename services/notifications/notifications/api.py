@@ -61,11 +61,7 @@ async def notify(
         read_at=None,
     )
     await InApp().deliver(session, row)
-    sent = Response(
-        NotificationOut.of(row).model_dump_json(), status_code=201, media_type="application/json"
-    )
-    await key.complete(session, sent.status_code, bytes(sent.body), dict(sent.headers))
-    return sent
+    return await key.complete(session, 201, NotificationOut.of(row))
 
 
 @router.get("/notifications", summary="List your notifications", responses=problems(400, 401, 403))

@@ -60,9 +60,7 @@ class Peers:
     async def price(self, lines: tuple[Line, ...]) -> Priced | Refused:
         """Ask the catalogue for names and prices, all lines in one call."""
         ids = ",".join(line.item_id for line in lines)
-        response = await self._items.get(
-            "/v1/items", params={"ids": ids}, auth=False
-        )
+        response = await self._items.get("/v1/items", params={"ids": ids}, auth=False)
         if response.status_code != _OK:
             raise UnexpectedAnswerError("items", response)
         return priced(lines, {item["id"]: item for item in response.json()["items"]})

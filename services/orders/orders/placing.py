@@ -63,9 +63,9 @@ async def place(
 
     async def finish(session: AsyncSession, order: Order) -> None:
         answered = answer(order, scope)
-        await idempotency.complete(
-            session, answered.status_code, bytes(answered.body), dict(answered.headers)
-        )
+        headers = {name.title(): value for name, value in answered.headers.items()}
+        del headers["Content-Length"]
+        await idempotency.complete(session, answered.status_code, bytes(answered.body), headers)
 
     begun = await run_transaction(database, begin)
     if isinstance(begun, Replay):
