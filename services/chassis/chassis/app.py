@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -37,27 +37,30 @@ from chassis.workers import Worker
 class ServiceApp(FastAPI):
     """FastAPI inside the request middleware, so that nothing of a request escapes it."""
 
-    def __init__(self, runtime: Runtime, **options: Any) -> None:
+    def __init__(self, runtime: Runtime, versions: Sequence[ApiVersion], **options: Any) -> None:
         super().__init__(**options)
         self.state.runtime = runtime
         self._runtime = runtime
+        self._versions = versions
         self._entry: ASGIApp = super().__call__
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
+        if self.middleware_stack is None:
+            self.middleware_stack = self.build_middleware_stack()
         await self._entry(scope, receive, send)
 
-    def observe(self, build: Callable[[ASGIApp, ASGIApp], ASGIApp]) -> None:
-        """Put the request middleware around the application, once its routes are complete.
+    def build_middleware_stack(self) -> ASGIApp:
+        """Return FastAPI's stack with the chassis' own outer end.
 
-        `build` is given FastAPI itself and the short way, for requests that need less.
+        Called once, when routes, handlers and middleware are complete; so this is also where the
+        request middleware is put around all of it.
         """
         whole: ASGIApp = super().__call__
         short = FastStack(self, self.router, self.exception_handlers)
-        self._entry = build(whole, whole if self.user_middleware else short)
-
-    def build_middleware_stack(self) -> ASGIApp:
-        """Return FastAPI's stack with the chassis' own outer end."""
+        self._entry = _middleware(
+            self, self._runtime, self._versions, whole, whole if self.user_middleware else short
+        )
         return guarded(super().build_middleware_stack(), self._runtime.settings.max_body_bytes)
 
     def openapi(self) -> dict[str, Any]:
@@ -118,6 +121,7 @@ def create_app(
 
     app = ServiceApp(
         runtime,
+        versions,
         title=title,
         description=description,
         version=settings.version,
@@ -151,7 +155,6 @@ def create_app(
         app.openapi_url, app.docs_url, app.redoc_url = "/openapi.json", "/docs", "/redoc"
         app.setup()
     register_process(runtime.registry, settings)
-    app.observe(lambda whole, short: _middleware(app, runtime, versions, whole, short))
     return app
 
 

@@ -93,7 +93,7 @@ class ServiceSettings(BaseSettings):
 
     model_config = settings_config("service")
 
-    service_name: str = Field(default="service", pattern=r"^[a-z][a-z0-9-]*$")
+    service_name: str = "service"
     environment: Literal["development", "test", "staging", "production"] = "development"
     version: str = Field(
         default_factory=lambda data: (
@@ -151,6 +151,13 @@ class ServiceSettings(BaseSettings):
         if not values.get("client_id"):
             values["client_id"] = values.get("service_name", default["service_name"].default)
         return values
+
+    @field_validator("service_name")
+    @classmethod
+    def _plain_name(cls, value: str) -> str:
+        if not re.fullmatch(r"[a-z][a-z0-9-]*", value):
+            raise ValueError("not a service name; use lower-case letters, digits and -")
+        return value
 
     @field_validator("otlp_endpoint", "issuer", "auth_url", "jwks_url")
     @classmethod

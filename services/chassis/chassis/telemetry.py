@@ -43,6 +43,7 @@ TRACEPARENT = b"traceparent"
 _traceparent = re.compile(
     rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?"
 ).fullmatch
+_LENGTH_00 = 55
 _LOW_64 = (1 << 64) - 1
 
 
@@ -63,6 +64,8 @@ def parse_traceparent(header: bytes | None) -> Parent | None:
     """Return the parent in `header`, or None when there is none or it is invalid."""
     if header is None or (match := _traceparent(header)) is None:
         return None
+    if len(header) > _LENGTH_00 and header.startswith(b"00"):
+        return None  # only later versions may say more
     trace_id, span_id, flags = match.groups()
     return Parent(trace_id.decode(), span_id.decode(), int(flags, 16))
 
