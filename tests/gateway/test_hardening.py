@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import re
 import socket
 import time
@@ -238,3 +239,20 @@ def test_the_admin_interface_is_not_outside(gateway: Gateway, issuer: Issuer):
     for path in ("/config_dump", "/quitquitquit", "/stats", "/clusters", "/healthcheck/fail"):
         assert gateway.get(path).status == 404
         assert gateway.request("POST", path).status == 404
+
+
+def test_old_connections_are_asked_to_go(start_gateway: Callable[..., Gateway]):
+    """After maxConnectionSeconds an answer closes its connection, so that load spreads again."""
+    gateway = start_gateway({**UNLIMITED, "timeouts": {"maxConnectionSeconds": 1}})
+    connection = http.client.HTTPConnection("127.0.0.1", gateway.http, timeout=10)
+
+    def closing() -> bool:
+        connection.request("GET", "/nowhere")
+        answer = connection.getresponse()
+        answer.read()
+        assert answer.status == 404
+        return answer.getheader("connection") == "close"
+
+    with contextlib.closing(connection):
+        assert not closing()
+        wait_until(closing, "the connection to be closed")

@@ -35,11 +35,11 @@
     max_ejection_percent: {{ $up.outliers.maxEjectionPercent }}
 {{- end }}
 {{- if .Values.status.enabled }}
-- name: admin
+- name: _admin
   type: STATIC
   connect_timeout: 1s
   load_assignment:
-    cluster_name: admin
+    cluster_name: _admin
     endpoints:
       - lb_endpoints:
           - endpoint: {address: {socket_address: {address: {{ .Values.admin.address }}, port_value: {{ .Values.admin.port }}}}}
@@ -50,8 +50,8 @@
 {{- $port := ternary 443 80 $tls }}
 {{- $parts := splitList ":" $url.host }}
 {{- if gt (len $parts) 1 }}{{ $port = last $parts | int }}{{ end }}
-- name: otlp
-  {{- include "gateway.endpoint" (dict "name" "otlp" "host" (first $parts) "port" $port "root" $) | nindent 2 }}
+- name: _otlp
+  {{- include "gateway.endpoint" (dict "name" "_otlp" "host" (first $parts) "port" $port "root" $) | nindent 2 }}
   connect_timeout: 1s
   {{- if $tls }}
   transport_socket:
@@ -72,10 +72,14 @@
 {{- if regexMatch "^[0-9.]+$" .host }}
 type: STATIC
 {{- else }}
-type: STRICT_DNS
-dns_refresh_rate: {{ include "gateway.seconds" .root.Values.upstream.dnsRefreshSeconds }}
-dns_failure_refresh_rate: {base_interval: 1s, max_interval: {{ include "gateway.seconds" .root.Values.upstream.dnsRefreshSeconds }}}
-dns_lookup_family: V4_PREFERRED
+cluster_type:
+  name: envoy.clusters.dns
+  typed_config:
+    "@type": type.googleapis.com/envoy.extensions.clusters.dns.v3.DnsCluster
+    all_addresses_in_single_endpoint: false
+    dns_refresh_rate: {{ include "gateway.seconds" .root.Values.upstream.dnsRefreshSeconds }}
+    dns_failure_refresh_rate: {base_interval: 1s, max_interval: {{ include "gateway.seconds" .root.Values.upstream.dnsRefreshSeconds }}}
+    dns_lookup_family: V4_PREFERRED
 {{- end }}
 load_assignment:
   cluster_name: {{ .name }}

@@ -96,7 +96,7 @@ tracing:
       http_service:
         http_uri:
           uri: {{ printf "%s/v1/traces" (trimSuffix "/" .Values.tracing.endpoint) | quote }}
-          cluster: otlp
+          cluster: _otlp
           timeout: 5s
 {{- end }}
 
@@ -161,7 +161,7 @@ tracing:
                   routes:
                     {{- range list "/ready" "/stats/prometheus" }}
                     - match: {path: {{ . }}, headers: [{name: ":method", string_match: {exact: GET}}]}
-                      route: {cluster: admin, timeout: 5s}
+                      route: {cluster: _admin, timeout: 5s}
                     {{- end }}
             http_filters:
               - name: envoy.filters.http.router
