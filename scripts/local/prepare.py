@@ -86,29 +86,27 @@ async def create_missing(variable: str, database_url: str) -> None:
     if url.get_backend_name() not in {"postgresql", "postgres"}:
         return
     try:
-        if await _exists(url):
+        async with await _connect(url, url.database):
             return
+    except psycopg.Error as error:
+        refused = error
+    # Why it failed is told in the server's language only: ask its catalogue.
+    try:
         async with await _connect(url, "postgres") as server:
-            await server.execute(
-                sql.SQL("CREATE DATABASE {}").format(sql.Identifier(url.database or ""))
+            known = await server.execute(
+                "SELECT 1 FROM pg_database WHERE datname = %s", [url.database]
             )
+            if await known.fetchone() is not None:
+                raise PrepareError(f"{variable}: {_one_line(refused)}")
+            name = sql.Identifier(url.database or "")
+            await server.execute(sql.SQL("CREATE DATABASE {}").format(name))
     except psycopg.errors.DuplicateDatabase:
         return  # somebody else was quicker
     except psycopg.Error as error:
         raise PrepareError(
-            f"{variable}: {_one_line(error)}; is the server up, and may this user create databases?"
+            f"{variable}: {_one_line(error)}; "
+            "start the server and let this user create databases, or create it"
         ) from None
-
-
-async def _exists(url: URL) -> bool:
-    try:
-        async with await _connect(url, url.database):
-            return True
-    except psycopg.OperationalError as error:
-        # libpq says why in words only: the error of a refused connection carries no SQLSTATE.
-        if "does not exist" in str(error) and f'database "{url.database}"' in str(error):
-            return False
-        raise
 
 
 async def _connect(url: URL, database: str | None) -> psycopg.AsyncConnection[Any]:
