@@ -69,6 +69,9 @@ class Supervisor:
                 await worker(self._runtime)
                 log.error("worker.ended", detail="a background loop must not return")
             except Exception:
+                if (task := asyncio.current_task()) is not None and task.cancelling():
+                    # Cancelled, and the loop made another error of it: it must not start again.
+                    raise asyncio.CancelledError from None
                 log.exception("worker.failed")
             if clock.monotonic() - began >= QUIET:
                 wait = FIRST_WAIT

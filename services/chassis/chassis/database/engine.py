@@ -180,6 +180,12 @@ def _configure_sqlite(engine: AsyncEngine, timeout: float, *, writing: bool) -> 
         driver = dbapi_connection.driver_connection
         await_only(driver.set_progress_handler(deadline, _PROGRESS_STEPS))
 
+    @event.listens_for(engine.sync_engine, "reset")
+    def reset(dbapi_connection: Any, *_: Any) -> None:
+        # A COMMIT that SQLite refuses (a deferred key) leaves the transaction open.
+        if dbapi_connection.driver_connection.in_transaction:
+            dbapi_connection.rollback()
+
     @event.listens_for(engine.sync_engine, "begin")
     def start(connection: Connection) -> None:
         connection.exec_driver_sql(begin)
@@ -194,4 +200,7 @@ def _configure_sqlite(engine: AsyncEngine, timeout: float, *, writing: bool) -> 
 
     @event.listens_for(engine.sync_engine, "rollback")
     def disarm_failed(connection: Connection) -> None:
-        connection.info["deadline"].at = math.inf
+        # A cancelled statement took its connection with it; there is nothing left to disarm, and
+        # an error here would hide the cancellation.
+        if not connection.invalidated:
+            connection.info["deadline"].at = math.inf
