@@ -23,9 +23,9 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio.to_thread
 from alembic import command, context
@@ -42,6 +42,8 @@ from chassis.events import tables as _event_tables
 from chassis.idempotency_table import idempotency_keys
 from chassis.settings import DatabaseSettings
 
+T = TypeVar("T")
+
 # Importing them puts them in `chassis_metadata`.
 _CHASSIS_TABLES = (_event_tables.outbox, _event_tables.inbox, idempotency_keys)
 
@@ -49,6 +51,7 @@ _LOCK_WAIT_SECONDS = 300.0
 _LOCK_POLL_SECONDS = 0.1
 _CONNECTION = "chassis.connection"
 _METADATA = "chassis.metadata"
+_IMMEDIATE = "chassis_immediate"
 
 # Alembic keeps its context in a module global: one migration at a time per process.
 _alembic_context = threading.Lock()
@@ -64,12 +67,17 @@ class MigrationStatus:
 
     current: tuple[str, ...]
     heads: tuple[str, ...]
-    drift: tuple[str, ...]
+    ahead: bool = False
+    drift: tuple[str, ...] = ()
 
     @property
     def pending(self) -> bool:
-        """Tell whether migrations are left to run."""
-        return set(self.current) != set(self.heads)
+        """Tell whether migrations are left to run.
+
+        A database that is ahead, at a revision this code does not know, has none: in a rolling
+        update it was migrated by newer code, and older code must still start on it.
+        """
+        return not self.ahead and set(self.current) != set(self.heads)
 
 
 async def migrate(
@@ -83,7 +91,16 @@ async def migrate(
 
     def run(connection: Connection, config: Config) -> None:
         with _lock(connection, settings, lock_wait_seconds):
-            command.upgrade(config, "head")
+            found = _revisions(connection, config)
+            connection.rollback()
+            if found.ahead:
+                raise MigrationError(
+                    f"the database is at revision {', '.join(found.current)}, which this code "
+                    "does not have; it is newer, or another service's"
+                )
+            if found.pending:
+                connection.execution_options(**{_IMMEDIATE: True})
+                command.upgrade(config, "heads")
 
     await anyio.to_thread.run_sync(_with_alembic, service, settings, run)
 
@@ -94,40 +111,40 @@ async def status(service: str, settings: DatabaseSettings) -> MigrationStatus:
     Raises:
         MigrationError: if the database cannot be read, in one line.
     """
-    found: list[MigrationStatus] = []
 
-    def run(connection: Connection, config: Config) -> None:
-        script = ScriptDirectory.from_config(config)
-        heads = tuple(script.get_heads())
-        current = MigrationContext.configure(connection).get_current_heads()
-        if set(current) != set(heads):
-            found.append(MigrationStatus(current, heads, ()))
-            return
+    def run(connection: Connection, config: Config) -> MigrationStatus:
+        found = _revisions(connection, config)
+        connection.rollback()
+        if found.ahead or found.pending:
+            return found
         # Running env.py without a revision to apply tells the models' metadata.
         command.current(config)
-        drift = _drift(connection, config.attributes[_METADATA])
-        found.append(MigrationStatus(current, heads, drift))
+        return replace(found, drift=_drift(connection, config.attributes[_METADATA]))
 
-    await anyio.to_thread.run_sync(_with_alembic, service, settings, run)
-    return found[0]
+    return await anyio.to_thread.run_sync(_with_alembic, service, settings, run)
 
 
 async def needs_migration(service: str, settings: DatabaseSettings) -> bool:
-    """Tell whether the database of `service` is behind (or ahead of) its migrations.
+    """Tell whether the database of `service` is behind its migrations.
 
     Only the revisions are compared: a starting process asks this every second.
 
     Raises:
         MigrationError: if the database cannot be read, in one line.
     """
-    found: list[bool] = []
+    found = await anyio.to_thread.run_sync(_with_alembic, service, settings, _revisions)
+    return found.pending
 
-    def run(connection: Connection, config: Config) -> None:
-        heads = set(ScriptDirectory.from_config(config).get_heads())
-        found.append(set(MigrationContext.configure(connection).get_current_heads()) != heads)
 
-    await anyio.to_thread.run_sync(_with_alembic, service, settings, run)
-    return found[0]
+def _revisions(connection: Connection, config: Config) -> MigrationStatus:
+    script = ScriptDirectory.from_config(config)
+    current = MigrationContext.configure(connection).get_current_heads()
+    known = {revision.revision for revision in script.walk_revisions()}
+    return MigrationStatus(
+        current=tuple(current),
+        heads=tuple(script.get_heads()),
+        ahead=not known.issuperset(current),
+    )
 
 
 def migrations_directory(service: str) -> Path:
@@ -173,8 +190,8 @@ def env_run(target_metadata: MetaData | Sequence[MetaData]) -> None:
 def _with_alembic(
     service: str,
     settings: DatabaseSettings,
-    run: Callable[[Connection, Config], None],
-) -> None:
+    run: Callable[[Connection, Config], T],
+) -> T:
     """Call `run` with a connection and Alembic's configuration; any failure is one line."""
     # Alembic reads the path as a configparser value.
     location = str(migrations_directory(service)).replace("%", "%%")
@@ -185,7 +202,7 @@ def _with_alembic(
     try:
         with _alembic_context, engine.connect() as connection:
             config.attributes[_CONNECTION] = connection
-            run(connection, config)
+            return run(connection, config)
     except MigrationError as error:
         raise MigrationError(f"{service}: {error}") from error
     except SQLAlchemyError as error:
@@ -231,7 +248,9 @@ def _sqlite_engine(url: URL) -> Engine:
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        # Who only looks does not wait for who writes.
+        immediate = connection.get_execution_options().get(_IMMEDIATE, False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
 
     return engine
 

@@ -82,7 +82,8 @@ def _postgresql_engine(
 ) -> AsyncEngine:
     milliseconds = math.ceil(settings.statement_timeout_seconds * 1000)
     # Options of the connection, not SET: they cost no round trip and survive a rollback.
-    options = f"-c statement_timeout={milliseconds} -c timezone=UTC"
+    # synchronous_commit: an answered request survives a crash whatever the server's default is.
+    options = f"-c statement_timeout={milliseconds} -c timezone=UTC -c synchronous_commit=on"
     given = url.query.get("options", ())
     extra = [given] if isinstance(given, str) else list(given)
     connect_args: dict[str, Any] = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -13,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from chassis.database import Database
 from chassis.events.tables import DEAD, DELIVERED, PENDING, outbox
-from chassis.settings import EventSettings, ServiceSettings
+from chassis.settings import EventSettings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,24 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     replay.add_argument("--all", action="store_true", help="every dead event")
 
 
-def main(service: str, settings: ServiceSettings, argv: Sequence[str]) -> int:
-    """Run the command for `service`; return the exit code (2 for bad input)."""
-    if not isinstance(settings, EventSettings):
-        print(f"outbox: {service} publishes no events", file=sys.stderr)
-        return 2
-    parser = argparse.ArgumentParser(prog=f"python -m chassis outbox {service}")
-    add_arguments(parser)
-    arguments = parser.parse_args(argv)
-    try:
-        return asyncio.run(run(arguments, settings))
-    except SQLAlchemyError as error:
-        text = " ".join(str(getattr(error, "orig", None) or error).split())
-        print(f"outbox: {service}: {text}", file=sys.stderr)
-        return 1
-
-
 async def run(arguments: argparse.Namespace, settings: EventSettings) -> int:
-    """Do what `add_arguments` parsed; return the exit code (2 for bad input)."""
+    """Do what `add_arguments` parsed; return the exit code (2: bad input, 1: the database)."""
     if arguments.action == "replay" and bool(arguments.ids) == arguments.all:
         print("outbox replay: give message ids, or --all", file=sys.stderr)
         return 2
@@ -54,14 +37,22 @@ async def run(arguments: argparse.Namespace, settings: EventSettings) -> int:
             for line in await listing(database, arguments.state, arguments.limit):
                 print(line)
             return 0
-        found = await replay(database, None if arguments.all else arguments.ids)
-        missing = [] if arguments.all else [each for each in arguments.ids if each not in found]
-        print(f"replayed {len(found)}")
-        for each in missing:
-            print(f"outbox replay: no dead event {each}", file=sys.stderr)
-        return 2 if missing else 0
+        return await _replay(database, None if arguments.all else arguments.ids)
+    except SQLAlchemyError as error:
+        text = " ".join(str(getattr(error, "orig", None) or error).split())
+        print(f"outbox {arguments.action}: {text}", file=sys.stderr)
+        return 1
     finally:
         await database.close()
+
+
+async def _replay(database: Database, ids: Sequence[str] | None) -> int:
+    found = await replay(database, ids)
+    print(f"replayed {len(found)}")
+    missing = [each for each in ids or () if each not in found]
+    for each in missing:
+        print(f"outbox replay: no dead event {each}", file=sys.stderr)
+    return 2 if missing else 0
 
 
 async def listing(database: Database, state: str, limit: int) -> list[str]:
