@@ -67,10 +67,9 @@ def tail(path: Path, since: int = 0, max_bytes: int = _TAIL_BYTES) -> tuple[list
     return [line for line in text.splitlines() if line.strip()], size
 
 
-def last_line(path: Path, since: int = 0) -> str | None:
-    """The line that best says why a process died: its last error, else the last thing it said."""
-    lines, _ = tail(path, since)
-    return last_error(lines) or (summarise(lines[-1]) if lines else None)
+def last_words(path: Path, since: int = 0) -> str | None:
+    """The last error that a process wrote after offset `since`: why it died, if it could tell."""
+    return last_error(tail(path, since)[0])
 
 
 def last_error(lines: list[str]) -> str | None:

@@ -137,7 +137,7 @@ class ManagedProcess:
         self.status.pid = None
         self.status.exit = describe_exit(code)
         if not self._stop.is_set():
-            said = logfile.last_line(self.log, born)
+            said = logfile.last_words(self.log, born)
             self.status.last_error = said or self.status.exit
             self._failed_starts = 0 if was_ready else self._failed_starts + 1
             if not was_ready and (code == BAD_CONFIGURATION or self._failed_starts >= _TRIES):

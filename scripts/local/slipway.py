@@ -168,7 +168,7 @@ class Slipway(Stack):
             if process.returncode is None:
                 process.send_signal(signal.SIGKILL)  # every step is a transaction
         if code:
-            said = logfile.last_line(log) or f"exit code {code}"
+            said = logfile.last_words(log) or f"exit code {code}"
             raise RunnerError(f"{said} (see {log})", code=code if code > 0 else 1)
 
     def _render(self, config: Path) -> None:
