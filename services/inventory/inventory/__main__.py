@@ -57,7 +57,7 @@ async def _audit(database: Database) -> int:
     result = await audit(database)
     for mismatch in result.mismatches:
         print(mismatch)
-    verdict = f"{len(result.mismatches)} mismatches" if result.mismatches else "all add up"
+    verdict = f"mismatches: {len(result.mismatches)}" if result.mismatches else "all add up"
     print(f"inventory: {result.items} items, {result.movements} movements: {verdict}")
     return 1 if result.mismatches else 0
 

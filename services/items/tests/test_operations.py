@@ -5,23 +5,13 @@ import os
 import subprocess
 import sys
 
+import anyio
+
 from chassis.migrations import status
 from chassis.testing.contract import fuzz_contract
+from items.__main__ import main
 from items.main import create_app
 from items.seed import catalogue
-
-
-def command(settings, *arguments):
-    """Run a command of the service as a process, on the database of `settings`."""
-    environment = {**os.environ, "ITEMS_DATABASE_URL": settings.database_url}
-    return subprocess.run(
-        [sys.executable, "-m", *arguments],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
 
 
 def test_the_service_keeps_to_its_openapi_document(settings, writer):
@@ -81,24 +71,31 @@ async def test_the_migrations_make_what_the_models_say(settings):
     assert (found.pending, found.drift) == (False, ())
 
 
-async def test_the_seed_may_run_again_and_again(settings, app_client):
+async def test_the_seed_may_run_again_and_again(settings, app_client, monkeypatch, capsys):
     """It adds what is missing and touches nothing that is there."""
-    first = command(settings, "items", "seed")
-    assert (first.returncode, first.stdout) == (0, "items: 12 items added\n"), first.stderr
+    monkeypatch.setenv("ITEMS_DATABASE_URL", settings.database_url)
+    assert await anyio.to_thread.run_sync(main, ["seed"]) == 0
+    assert capsys.readouterr().out == "items: 12 items added\n"
     async with app_client(create_app(settings)) as client:
         listed = (await client.get("/v1/items", params={"limit": 100})).json()["items"]
         assert {item["id"] for item in listed} == set(catalogue())
         mug = (await client.get("/v2/items/stoneware-mug")).json()
         assert [price["currency"] for price in mug["prices"]] == ["EUR", "USD"]
-    again = command(settings, "items", "seed")
-    assert (again.returncode, again.stdout) == (0, "items: 0 items added\n")
+    capsys.readouterr()
+    assert await anyio.to_thread.run_sync(main, ["seed"]) == 0
+    assert capsys.readouterr().out == "items: 0 items added\n"
 
 
-def test_a_seed_that_cannot_run_says_why_in_one_line(make_settings, tmp_path):
-    from items.settings import Settings
-
-    empty = make_settings(Settings, database_url=f"sqlite:///{tmp_path / 'empty.db'}")
-    failed = command(empty, "items", "seed")
+def test_a_command_that_cannot_run_says_why_in_one_line(tmp_path):
+    environment = {**os.environ, "ITEMS_DATABASE_URL": f"sqlite:///{tmp_path / 'empty.db'}"}
+    failed = subprocess.run(
+        [sys.executable, "-m", "items", "seed"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
     assert failed.returncode == 2
     assert failed.stderr.splitlines() == [
         "items seed: the database is not migrated; run: python -m chassis migrate items"
