@@ -9,6 +9,7 @@ untouched.
 
 from __future__ import annotations
 
+import asyncio
 from time import perf_counter
 from typing import Protocol
 
@@ -210,6 +211,11 @@ class RequestMiddleware:
                 await app(scope, receive, exchange.send)
             else:
                 await problem_response(problem, scope)(scope, receive, exchange.send)
+        except asyncio.CancelledError:
+            if exchange.status or not self.lifecycle.draining:
+                raise
+            # The drain is over and the server ends what is left: say so rather than cut.
+            await problem_response(_cut_off(), scope)(scope, receive, exchange.send)
         finally:
             exchange.finish()
             if span_token is not None:
@@ -257,6 +263,14 @@ class _Socket(RequestTrace):
 
     def __init__(self, request_id: str) -> None:
         self.request_id = request_id
+
+
+def _cut_off() -> Problem:
+    return Problem(
+        503,
+        detail="The service ended before the request was done; its outcome is not known.",
+        headers={"Retry-After": "1"},
+    )
 
 
 def _expired() -> Problem:

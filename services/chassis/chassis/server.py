@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import os
 import socket
 import time
 from collections.abc import Awaitable, Callable
@@ -48,7 +49,10 @@ def serve(create: Callable[[], FastAPI], settings: ServiceSettings, service: str
         return
     listener = listen(settings)
     logs.configure(settings)
-    run(create(), settings, [listener])
+    app = create()
+    host, port = listener.getsockname()[:2]
+    _log.info("listening on %s port %d", host, port)
+    run(app, settings, [listener])
 
 
 def listen(settings: ServiceSettings) -> socket.socket:
@@ -63,7 +67,8 @@ def listen(settings: ServiceSettings) -> socket.socket:
         return socket.create_server(address, family=family, backlog=BACKLOG)
     except (OSError, UnicodeError) as exc:
         prefix = str(settings.model_config.get("env_prefix", ""))
-        reason = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)
+        number = getattr(exc, "errno", None)
+        reason = os.strerror(number) if number and number > 0 else str(exc)
         raise SettingsError(
             f"{prefix}PORT: cannot listen on {settings.host}:{settings.port}"
             f" ({reason.lower()}); free the address or choose another port"

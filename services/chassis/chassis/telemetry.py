@@ -17,7 +17,6 @@ from typing import NamedTuple
 
 from opentelemetry import propagate
 from opentelemetry.context import Context
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
@@ -204,6 +203,11 @@ def build_provider(
     if exporter is None:
         if not settings.otlp_endpoint:
             return None
+        # Slow to import, and off by default.
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415
+            OTLPSpanExporter,
+        )
+
         endpoint = settings.otlp_endpoint.rstrip("/").removesuffix("/v1/traces")
         exporter = OTLPSpanExporter(endpoint=f"{endpoint}/v1/traces", timeout=EXPORT_SECONDS)
     provider = TracerProvider(

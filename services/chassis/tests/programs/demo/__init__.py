@@ -1,0 +1,1 @@
+"""A service that tests start as a real process."""

@@ -1,0 +1,9 @@
+"""Its settings."""
+
+from chassis import ServiceSettings, settings_config
+
+
+class Settings(ServiceSettings):
+    model_config = settings_config("demo")
+
+    service_name: str = "demo"

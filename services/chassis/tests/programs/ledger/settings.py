@@ -1,0 +1,9 @@
+"""Its settings."""
+
+from chassis import DatabaseSettings, settings_config
+
+
+class Settings(DatabaseSettings):
+    model_config = settings_config("ledger")
+
+    service_name: str = "ledger"

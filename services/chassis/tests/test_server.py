@@ -1,0 +1,178 @@
+"""The server as a process: signals, the drain, ports, several processes."""
+
+import asyncio
+import importlib.util
+import json
+import random
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+
+def _load(name: str) -> ModuleType:
+    """Import a module that lies beside this file."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+process = _load("process")
+Client, serving = process.Client, process.serving
+
+
+async def test_sigterm_under_load_loses_no_response() -> None:
+    """Keep-alive clients with pauses: each request that was sent is answered, then all turn away.
+
+    A client stops once it is told `Connection: close`, as a load balancer does when readiness
+    has turned 503.
+    """
+    answered = 0
+    lost: list[str] = []
+    told = 0
+
+    async def client(number: int) -> None:
+        nonlocal answered, told
+        chance = random.Random(number)
+        async with Client(server.port) as connection:
+            while not connection.closing:
+                try:
+                    status, _ = await connection.get("/slow?seconds=0.02")
+                    assert status == 200
+                    answered += 1
+                except (EOFError, OSError) as exc:
+                    lost.append(repr(exc))
+                    return
+                await asyncio.sleep(chance.uniform(0, 0.03))
+            told += 1
+
+    async with serving(port="0") as server:
+        clients = [asyncio.create_task(client(number)) for number in range(20)]
+        async with asyncio.timeout(60):
+            while answered < 100:
+                await asyncio.sleep(0.01)
+        server.signal()
+        await asyncio.gather(*clients)
+        assert await server.ended() == 0
+    assert lost == []
+    assert told == 20
+    assert len(server.events("request")) == answered, "an access line was lost"
+    assert server.events("Application shutdown complete")
+
+
+async def test_further_signals_do_not_cut_the_drain_short() -> None:
+    async with serving(port="0") as server, Client(server.port) as connection:
+        answer = asyncio.create_task(connection.get("/slow?seconds=1.0"))
+        await asyncio.sleep(0.2)
+        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT, signal.SIGINT):
+            server.signal(number)
+            await asyncio.sleep(0.1)
+        status, _ = await answer
+        assert status == 200
+        assert connection.closing
+        assert await server.ended() == 0
+        assert server.events("Application shutdown complete")
+
+
+async def test_the_drain_is_bounded() -> None:
+    """A request that never ends is answered 503 after drain_seconds; the pools still close."""
+    async with serving(port="0", drain_seconds="0.3") as server, Client(server.port) as connection:
+        answer = asyncio.create_task(connection.get("/slow?seconds=600"))
+        await asyncio.sleep(0.2)
+        began = time.monotonic()
+        server.signal()
+        status, body = await answer
+        assert status == 503
+        assert json.loads(body)["title"] == "Service Unavailable"
+        assert connection.closing
+        assert await server.ended() == 0
+        assert time.monotonic() - began < 30
+        assert server.events("Application shutdown complete")
+        assert "Traceback" not in "".join(server.raw)
+
+
+async def test_readiness_turns_before_the_listener_closes() -> None:
+    """During the delay new connections are served, told to close, and readiness is 503."""
+    async with serving(port="0", shutdown_delay_seconds="3") as server:
+        server.signal()
+        async with asyncio.timeout(10):
+            while True:
+                async with Client(server.port) as connection:
+                    status, body = await connection.get("/readyz")
+                if status == 503:
+                    break
+        assert json.loads(body)["detail"] == "draining"
+        async with Client(server.port) as connection:
+            assert (await connection.get("/livez"))[0] == 200
+        async with Client(server.port) as connection:
+            status, _ = await connection.get("/slow")
+            assert status == 200
+            assert connection.closing
+        assert await server.ended() == 0
+
+
+async def test_a_signal_during_the_start_ends_cleanly() -> None:
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "chassis", "serve", "demo",
+        env=process.environment(DEMO_PORT="0"),
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    server = process.Process(child)
+    try:
+        await server.wait_for("Started server process")
+        server.signal()
+        assert await server.ended() == 0
+    finally:
+        if child.returncode is None:
+            child.kill()
+            await child.wait()
+
+
+async def test_several_processes_share_a_port_and_drain_too(tmp_path: Path) -> None:
+    """Two workers answer, `/metrics` adds them up, and no signal cuts their drain short."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "chassis", "serve", "demo",
+        env=process.environment(DEMO_PORT=str(port), DEMO_WORKERS="2", TMPDIR=str(tmp_path)),
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    server = process.Process(child)
+    try:
+        async with asyncio.timeout(process.START_SECONDS):
+            while len(server.events("Application startup complete")) < 2:
+                assert not server.reader.done(), "".join(server.raw)
+                await asyncio.sleep(0.02)
+        seen: set[int] = set()
+        count = 0
+        async with asyncio.timeout(60):
+            while len(seen) < 2:
+                async with Client(port) as connection:
+                    seen.add(json.loads((await connection.get("/slow"))[1])["pid"])
+                    count += 1
+        async with Client(port) as connection:
+            _, text = await connection.get("/metrics")
+        total = [line for line in text.decode().splitlines() if "http_requests_total{" in line]
+        assert total == [
+            f'http_requests_total{{method="GET",route="/slow",status="200"}} {float(count)}'
+        ]
+        async with Client(port) as connection:
+            answer = asyncio.create_task(connection.get("/slow?seconds=1.0"))
+            await asyncio.sleep(0.3)
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM):
+                server.signal(number)
+                await asyncio.sleep(0.1)
+            assert (await answer)[0] == 200
+        assert await server.ended() == 0
+        assert list(tmp_path.iterdir()) == []
+    finally:
+        if child.returncode is None:
+            child.kill()
+            await child.wait()
