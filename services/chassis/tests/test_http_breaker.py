@@ -149,9 +149,12 @@ class BreakerMachine(RuleBasedStateMachine):
         """A call passes when closed; when open only after the reset time, and then alone."""
         before = self.breaker.state
         probes = [permit for permit, era in self.permits if era == len(self.changes)]
+        refused = None
         try:
             permit = self.breaker.acquire()
-        except BreakerOpenError as refused:
+        except BreakerOpenError as error:
+            refused = error
+        if refused is not None:
             assert before is not CLOSED
             assert 0 < refused.retry_after <= self.RESET
             if before is OPEN:

@@ -97,7 +97,7 @@ async def test_an_expired_token_names_the_reason(client, token_issuer):
 
 
 async def test_a_missing_scope_is_named(client, token_issuer):
-    """403 with insufficient_scope, the scopes that are needed, and the missing one in the detail."""
+    """403 with insufficient_scope and the scopes needed; the missing one in the detail."""
     headers = token_issuer.authorization("u1", "items:write profile")
     response = await client.put("/both", headers=headers)
     assert response.status_code == 403

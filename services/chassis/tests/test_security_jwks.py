@@ -18,7 +18,7 @@ def issuer():
 
 @pytest.fixture
 def serve(faulty_peer, issuer):
-    """Serve the keys of this moment; a function, because tests take them away and bring them back."""
+    """Serve the keys of this moment; a function, because tests bring them back after a fault."""
 
     def publish():
         faulty_peer.respond(200, json=issuer.jwks())
@@ -103,7 +103,7 @@ async def test_concurrent_unknown_keys_share_one_fetch(
 
 
 async def test_known_keys_work_through_an_outage(cache, serve, issuer, faulty_peer, fake_clock):
-    """The issuer is away for a day: what is known goes on; the issuer is asked at a bounded rate."""
+    """While the issuer is away, known keys go on; it is asked at a bounded rate."""
     await cache.find(issuer.key.kid)
     faulty_peer.respond(503)
     for _ in range(100):
@@ -131,7 +131,7 @@ async def test_an_unknown_key_in_an_outage_is_no_verdict(
 
 
 @pytest.mark.parametrize("fault", ["refuse", "reset", "hang", "garbage", "truncated"])
-async def test_without_any_key_there_is_no_verdict(
+async def test_without_any_key_there_is_no_verdict(  # noqa: PLR0917  (fixtures)
     cache, serve, issuer, faulty_peer, fake_clock, fault
 ):
     """No keys at all: say when to come back, ask once a second at most, recover by itself."""
@@ -153,7 +153,7 @@ async def test_without_any_key_there_is_no_verdict(
     "document",
     [[], {}, {"keys": {}}, {"keys": []}, {"keys": [1, None, "x"]}, {"keys": [{"kty": "RSA"}]}, "x"],
 )
-async def test_a_bad_document_does_not_replace_good_keys(
+async def test_a_bad_document_does_not_replace_good_keys(  # noqa: PLR0917  (fixtures)
     cache, serve, issuer, faulty_peer, fake_clock, document
 ):
     """A broken answer, or one without any key, is an outage and not a revocation."""

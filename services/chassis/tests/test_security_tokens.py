@@ -198,7 +198,7 @@ async def test_the_fetch_does_not_run_under_the_callers_deadline(tokens, auth, f
 
 
 async def test_without_a_secret_the_setting_is_named(make_settings, auth, fake_clock):
-    """A forgotten secret is one clear line, in every environment; calls without a token still go."""
+    """A forgotten secret is one clear line; calls that need no token still go."""
     settings = make_settings(OrdersSettings, auth_url=auth.url, client_secret=None)
     peers = Peers(settings, clock=fake_clock, registry=CollectorRegistry())
     items = peers.get("items", auth.url)

@@ -137,11 +137,13 @@ class Peer:
         Args:
             method: the HTTP method.
             path: an absolute path; quote what users put in it.
-            json: a JSON body; or `data`, a form; or `content`, raw bytes.
+            json: a JSON body.
+            data: a form, instead of `json`.
+            content: a raw body, instead of `json`.
             params: the query.
             headers: added to those of the chassis, and win over them.
-            timeout: seconds for one attempt; at most the setting `peer_timeout_seconds` applies
-                when not given, at most the caller's remaining budget always.
+            timeout: seconds for one attempt, by default the setting `peer_timeout_seconds`; never
+                more than the caller's remaining budget.
             idempotent: whether the call may be repeated; by default the method decides.
             auth: send this service's own token, unless `headers` has an Authorization.
 
@@ -231,12 +233,11 @@ class Peer:
         status = "cancelled"
         with self._tracer.attempt(call.method, call.url, headers, call.attempts) as span:
             call.attempts += 1
-            connect = min(self._settings.peer_connect_timeout_seconds, limit)
             request = httpx2.Request(
                 call.method,
                 call.url,
                 headers=headers,
-                extensions={"timeout": {"connect": connect, "read": None, "pool": limit}},
+                extensions={"timeout": {"connect": self._settings.peer_connect_timeout_seconds}},
                 **call.arguments,
             )
             try:
@@ -248,7 +249,7 @@ class Peer:
                         await response.aclose()
                 status = str(response.status_code)
                 span.answered(response.status_code)
-                return self._judge(call, permit, response)
+                return self._judge(permit, response)
             except TimeoutError:
                 status = "deadline" if cut_short else "timeout"
                 span.failed(status)
@@ -266,7 +267,7 @@ class Peer:
                     self.name, call.method, status, self._clock.monotonic() - started
                 )
 
-    def _judge(self, call: _Call, permit: Permit, response: httpx2.Response) -> httpx2.Response:
+    def _judge(self, permit: Permit, response: httpx2.Response) -> httpx2.Response:
         status = response.status_code
         if status < SERVER_ERROR or status == NOT_IMPLEMENTED:
             permit.success()

@@ -110,9 +110,7 @@ class TokenVerifier:
             raise InvalidTokenError("the key of the token is unknown")
         claims = self._decode(token, key)
         principal = _principal(claims)
-        self._cache[digest] = _Verified(
-            principal, key, float(min(claims["exp"], LAST_MOMENT))
-        )
+        self._cache[digest] = _Verified(principal, key, float(min(claims["exp"], LAST_MOMENT)))
         while len(self._cache) > self._cache_size:
             self._cache.popitem(last=False)
         return principal

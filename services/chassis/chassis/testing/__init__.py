@@ -1,4 +1,4 @@
-"""What tests of services stand on; the pytest plugin `chassis.testing.plugin` offers it as fixtures.
+"""What tests of services stand on; the plugin `chassis.testing.plugin` offers it as fixtures.
 
 Everything here is real: PostgreSQL, RSA keys, HTTP servers on loopback. Only time can be held.
 """

