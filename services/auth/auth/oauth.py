@@ -12,6 +12,7 @@ from fastapi import Request
 from starlette.responses import Response
 
 from chassis.problems import Problem, problem_response
+from chassis.text_guard import UnusableTextError
 
 NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 FORM = "application/x-www-form-urlencoded"
@@ -56,12 +57,12 @@ async def read_form(request: Request) -> dict[str, str]:
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != FORM:
         raise OAuthError("invalid_request", f"The body must be {FORM}.")
-    body = await request.body()
     try:
+        body = await request.body()
         pairs = parse_qsl(
             body.decode("ascii"), max_num_fields=_MAX_FIELDS, encoding="utf-8", errors="strict"
         )
-    except ValueError:
+    except (ValueError, UnusableTextError):
         raise OAuthError("invalid_request", "The body is not a well-formed form.") from None
     form = dict(pairs)
     if len(form) != len(pairs):

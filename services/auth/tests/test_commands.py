@@ -1,0 +1,120 @@
+"""The commands of auth, as an operator runs them: real processes on each database."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+KEY = "mrze8BI0VniavN7wEjRWeJq83vASNFZ4mrze8BI0Vng="
+PASSWORD = "eleven green lanterns"
+Command = Callable[..., Awaitable[tuple[int, str, str]]]
+
+
+@pytest.fixture
+def url(migrated_database_url: Callable[[str], str]) -> str:
+    """A migrated database."""
+    return migrated_database_url("auth")
+
+
+@pytest.fixture
+def run(url: str) -> Command:
+    """Run `python -m auth ...`; return its exit code, stdout and stderr."""
+
+    async def command(*arguments: str, stdin: str = "", **variables: str) -> tuple[int, str, str]:
+        inherited = {name: value for name, value in os.environ.items() if name[:5] != "AUTH_"}
+        environment = {
+            **inherited,
+            "AUTH_DATABASE_URL": url,
+            "AUTH_KEY_ENCRYPTION_KEY": KEY,
+            "AUTH_ARGON2_MEMORY_KIB": "8",
+            **variables,
+        }
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "auth",
+            *arguments,
+            env=environment,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        out, err = await process.communicate(stdin.encode())
+        assert process.returncode is not None
+        return process.returncode, out.decode(), err.decode()
+
+    return command
+
+
+async def test_the_first_administrator_is_made_once(
+    run: Command, url: str, make_settings: Any, app_client: Any
+) -> None:
+    """A second run changes nothing; the account logs in with the scopes of an administrator."""
+    arguments = ("create-admin", "--email", "Root@Example.com", "--password-stdin")
+    code, out, err = await run(*arguments, stdin=f"{PASSWORD}\n")
+    assert (code, err) == (0, "")
+    assert out.startswith("created administrator ")
+    code, out, _ = await run(*arguments, stdin="another password here\n")
+    assert code == 0
+    assert "is an administrator already; the password is unchanged" in out
+    from auth.main import create_app
+    from auth.settings import Settings
+
+    settings = make_settings(
+        Settings, database_url=url, key_encryption_key=KEY, argon2_memory_kib=8
+    )
+    async with app_client(create_app(settings)) as client:
+        form = {"grant_type": "password", "username": "root@example.com", "password": PASSWORD}
+        scope = (await client.post("/v1/token", data=form)).json()["scope"].split()
+    assert {"profile", "items:write", "inventory:write", "keys:admin", "users:admin"} <= set(scope)
+
+
+async def test_bad_input_is_one_line_and_exit_code_2(run: Command) -> None:
+    """Never a traceback."""
+    admin = ("create-admin", "--email", "root@example.com", "--password-stdin")
+    for arguments, stdin, variables, says in (
+        (("create-admin", "--email", "root", "--password-stdin"), PASSWORD, {}, "--email: not an"),
+        (admin, "short", {}, "at least 12 characters"),
+        (admin, "password1234", {}, "too easy to guess"),
+        (admin, "", {}, "1 to 128 characters"),
+        (admin[:3], PASSWORD, {}, "--password-stdin"),
+        (("rotate-keys", "--withdraw"), "", {}, "--withdraw needs --now"),
+        (("rotate-keys",), "", {"AUTH_KEY_ENCRYPTION_KEY": "x"}, "AUTH_KEY_ENCRYPTION_KEY: "),
+        (("clients",), "", {"AUTH_CLIENTS": "{"}, "AUTH_CLIENTS: "),
+        (admin, PASSWORD, {"AUTH_DATABASE_URL": "mysql://x"}, "AUTH_DATABASE_URL: "),
+    ):
+        code, out, err = await run(*arguments, stdin=f"{stdin}\n", **variables)
+        assert (code, out) == (2, ""), (arguments, err)
+        assert says in err
+        assert err.count("\n") == 1
+
+
+async def test_an_unmigrated_database_is_one_line(run: Command, tmp_path: Any) -> None:
+    """It says what to run."""
+    empty = f"sqlite:///{tmp_path}/empty.db"
+    code, _, err = await run("rotate-keys", AUTH_DATABASE_URL=empty)
+    assert code == 2
+    assert "python -m chassis migrate auth" in err
+    assert err.count("\n") == 1
+
+
+async def test_keys_rotate_by_command(run: Command) -> None:
+    """One line with the key and the time; a second in a row is refused; --now overtakes."""
+    code, out, _ = await run("rotate-keys")
+    assert code == 0
+    assert out.startswith("published key ")
+    assert "; it signs from 20" in out
+    code, _, err = await run("rotate-keys")
+    assert code == 2
+    assert "is published and signs from" in err
+    assert (await run("rotate-keys", "--now", "--withdraw"))[0] == 0
+
+
+async def test_clients_are_listed_without_their_secrets(run: Command) -> None:
+    """Name and scopes, a line each."""
+    clients = '{"orders": {"secret": "very-secret-indeed", "scopes": ["a", "b"]}}'
+    assert await run("clients", AUTH_CLIENTS=clients) == (0, "orders: a b\n", "")
+    assert (await run("clients", AUTH_CLIENTS="{}"))[1] == "no clients; set AUTH_CLIENTS\n"
