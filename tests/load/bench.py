@@ -115,20 +115,20 @@ def paired(values: list[float], base: list[float], *, inverse: bool = False) -> 
 def report(targets: list[Target]) -> str:
     """Return the table."""
     base = targets[0]
-    lines = [
-        f"{'server':<9} {'req/s':>8} {'CPU us/req':>11} {'p50 ms':>7} {'p99 ms':>7} {'errors':>7}"
-        f" {'req/s vs bare':>14} {'CPU share kept':>15}"
-    ]
+    titles = ("req/s", "CPU us/req", "p50 ms", "p99 ms", "errors", "req/s vs bare", "CPU kept")
+    lines = [f"{'server':<9}" + "".join(f"{title:>14}" for title in titles)]
     for target in targets:
-        kept = (
-            f"{paired(target.cpu, base.cpu, inverse=True):>15.2f}" if any(target.cpu) else f"{'-':>15}"
+        measured = any(target.cpu)
+        cells = (
+            f"{statistics.median(target.rate):.0f}",
+            f"{statistics.median(target.cpu):.1f}" if measured else "-",
+            f"{statistics.median(target.p50):.2f}",
+            f"{statistics.median(target.p99):.2f}",
+            str(target.errors),
+            f"{paired(target.rate, base.rate):.2f}",
+            f"{paired(target.cpu, base.cpu, inverse=True):.2f}" if measured else "-",
         )
-        lines.append(
-            f"{target.name:<9} {statistics.median(target.rate):>8.0f}"
-            f" {statistics.median(target.cpu):>11.1f} {statistics.median(target.p50):>7.2f}"
-            f" {statistics.median(target.p99):>7.2f} {target.errors:>7d}"
-            f" {paired(target.rate, base.rate):>14.2f} {kept}"
-        )
+        lines.append(f"{target.name:<9}" + "".join(f"{cell:>14}" for cell in cells))
     named = {target.name: target for target in targets}
     if "chassis" in named and "typical" in named:
         chassis, typical = named["chassis"], named["typical"]

@@ -44,9 +44,7 @@ class Connection(asyncio.Protocol):
         if not separator:
             return
         length = _LENGTH.search(head)
-        complete = (
-            len(body) >= int(length.group(1)) if length else body.endswith(b"0\r\n\r\n")
-        )
+        complete = len(body) >= int(length.group(1)) if length else body.endswith(b"0\r\n\r\n")
         if complete:
             self.results.add(time.perf_counter() - self.sent, head[9:12] == b"200")
             self.buffer = b""

@@ -5,7 +5,6 @@ one uvicorn process (uvloop, httptools), the same handler, the same model.
 """
 
 import argparse
-import asyncio
 import json
 import logging
 import os
@@ -125,8 +124,9 @@ async def sink(scope, receive, send) -> None:
             await send({"type": "lifespan.startup.complete"})
         await send({"type": "lifespan.shutdown.complete"})
         return
-    while (await receive()).get("more_body"):
-        await asyncio.sleep(0)
+    more = True
+    while more:
+        more = (await receive()).get("more_body", False)
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": b""})
 

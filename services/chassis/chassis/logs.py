@@ -51,6 +51,18 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     )
 
 
+_add_extra = structlog.stdlib.ExtraAdder()
+
+
+def add_extra(logger: WrappedLogger, name: str, event: EventDict) -> EventDict:
+    """Add the `extra` of a record of the standard library; structlog's have theirs in place."""
+    if event.get("_from_structlog"):
+        return event
+    event = _add_extra(logger, name, event)
+    event.pop("message", None)  # left on the record by another handler
+    return event
+
+
 def add_request(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     """Add request id, trace id and span id of the request being served."""
     request = context.current.get()
@@ -104,7 +116,7 @@ def shared_processors(settings: ServiceSettings) -> list[Processor]:
     return [
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
-        structlog.stdlib.ExtraAdder(),
+        add_extra,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         add_service,
         add_request,

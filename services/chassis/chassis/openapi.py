@@ -31,12 +31,15 @@ def customise(document: dict[str, Any]) -> dict[str, Any]:
 
 def _add_problems(operation: dict[str, Any]) -> None:
     responses = operation.setdefault("responses", {})
-    has_body = "requestBody" in operation
-    common = [500]
-    if has_body:
-        common += [400, 413, 422]
-    if operation.get("parameters"):
-        common.append(422)
+    # Any request may meet text that cannot be stored, a fault, a database or peer that is away, or
+    # a budget that is spent; one with a body also a malformed or too large one.
+    common = [422, 500, 503, 504]
+    if "requestBody" in operation:
+        common += [400, 413]
+    if security := operation.get("security"):
+        common.append(401)
+        if any(scopes for requirement in security for scopes in requirement.values()):
+            common.append(403)
     for status in common:
         responses.setdefault(str(status), {"description": phrase(status)})
     for key, response in responses.items():

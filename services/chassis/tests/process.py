@@ -8,7 +8,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 PROGRAMS = Path(__file__).parent / "programs"
 START_SECONDS = 90.0
@@ -92,7 +92,7 @@ class Client:
         self.port = port
         self.closing = False
 
-    async def __aenter__(self) -> "Client":
+    async def __aenter__(self) -> Self:
         self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self.port)
         return self
 

@@ -22,6 +22,8 @@ router = APIRouter(prefix="/items", tags=["items"])
 
 
 class Item(BaseModel):
+    """Has a rule to break, and a place for anything."""
+
     name: str
     quantity: int = Field(gt=0, le=1000)
     extra: dict[str, Any] = {}

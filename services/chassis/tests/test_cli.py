@@ -32,8 +32,10 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
         (
             ("serve", "demo"),
             {"DEMO_PORT": "x"},
-            "DEMO_PORT: input should be a valid integer, unable to parse string as an integer; "
-            "give a whole number such as 8000\n",
+            (
+                "DEMO_PORT: input should be a valid integer, unable to parse string as an integer; "
+                "give a whole number such as 8000\n"
+            ),
         ),
         (
             ("serve", "demo"),

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic import BaseModel, Field, SecretStr, ValidationError
 
 from chassis.settings import (
     EventSettings,
@@ -15,16 +15,20 @@ from chassis.settings import (
 
 
 class Client(BaseModel):
+    """A secret inside of a map."""
+
     secret: SecretStr
     scopes: list[str] = []
 
 
 class Settings(EventSettings):
+    """The settings of a service with everything."""
+
     model_config = settings_config("orders")
 
     service_name: str = "orders"
     items_url: str = "http://items"
-    clients: dict[str, Client] = {}
+    clients: dict[str, Client] = Field(default_factory=dict)
 
 
 @pytest.fixture(autouse=True)
@@ -156,9 +160,9 @@ def test_placeholders_inside_of_maps_and_urls_are_refused(
 ) -> None:
     monkeypatch.setenv("ORDERS_ENVIRONMENT", "production")
     monkeypatch.setenv("ORDERS_CLIENTS", '{"items": {"secret": "changeme"}}')
-    with pytest.raises(SettingsError, match="^ORDERS_CLIENTS: is a placeholder"):
+    with pytest.raises(SettingsError, match=r"^ORDERS_CLIENTS: is a placeholder"):
         load_settings(Settings)
     monkeypatch.delenv("ORDERS_CLIENTS")
     monkeypatch.setenv("ORDERS_DATABASE_URL", "postgresql://orders:password@db/orders")
-    with pytest.raises(SettingsError, match="^ORDERS_DATABASE_URL: is a placeholder"):
+    with pytest.raises(SettingsError, match=r"^ORDERS_DATABASE_URL: is a placeholder"):
         load_settings(Settings)

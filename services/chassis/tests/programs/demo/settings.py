@@ -4,6 +4,8 @@ from chassis import ServiceSettings, settings_config
 
 
 class Settings(ServiceSettings):
+    """See `ServiceSettings`."""
+
     model_config = settings_config("demo")
 
     service_name: str = "demo"
