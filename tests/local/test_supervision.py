@@ -65,6 +65,20 @@ def test_a_closed_terminal_stops_everything(toy: Platform) -> None:
     assert not any(map(alive, pids))
 
 
+def test_ctrl_c_during_the_start_leaves_nothing(toy: Platform) -> None:
+    """A start that is not through yet is taken back, in the foreground and in the background."""
+    for words in ((), ("--detach",)):
+        up = toy.up(*words, TOY_FRONT="never")
+        eventually(lambda: toy.process("back")["state"] == "ready")
+        pids = toy.pids()
+        os.killpg(up.pid, signal.SIGINT)
+        output, _ = up.communicate(timeout=20)
+        assert "Traceback" not in output
+        assert not any(map(alive, pids))
+        assert toy.run("down").stdout == "Nothing runs.\n"
+        (toy.home / "run" / "status.json").unlink()
+
+
 def test_a_killed_process_is_started_again(toy: Platform) -> None:
     """After SIGKILL the process is back, ready, counted, and the reason is shown."""
     up = toy.up()
@@ -77,6 +91,26 @@ def test_a_killed_process_is_started_again(toy: Platform) -> None:
     assert "restarts 1" in toy.run("status").stdout
     toy.run("down")
     assert "middle: died (killed by SIGKILL)" in up.communicate()[0]
+
+
+def test_one_process_is_stopped_and_started_again(toy: Platform) -> None:
+    """`stop` keeps one process down, however it is started elsewhere; `start` brings it back."""
+    up = toy.up(SLIPWAY_RESTART_CAP_SECONDS="0.3")
+    toy.wait_ready(up)
+    before = toy.process("middle")
+    assert toy.run("stop", "middle").returncode == 0
+    assert not alive(before["pid"])
+    held = toy.process("middle")
+    assert (held["state"], held["pid"], held["restarts"]) == ("held", None, 0)
+    assert toy.run("start", "middle").stdout == "middle is ready.\n"
+    after = toy.process("middle")
+    assert ask(after["url"])["pid"] == after["pid"] != before["pid"]
+    wrong = toy.run("stop", "midle")
+    assert wrong.returncode == 2
+    assert wrong.stderr == "slipway: midle: no such process; known: back, middle, front\n"
+    toy.run("down")
+    assert toy.run("start", "middle").returncode == 1
+    assert "middle: stopped on request" in up.communicate()[0]
 
 
 def test_a_bad_setting_stops_the_start_with_its_line(toy: Platform) -> None:
