@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from scripts.local.detach import start_in_background
+from scripts.local.hold import hold_down, let_go
 from scripts.local.home import Home, RunnerError, read_json
 from scripts.local.lock import end_leftovers, held, running, stop_running
 from scripts.local.options import Options
@@ -42,6 +43,13 @@ def main(
         ("clean", _clean, "stop everything and forget data and logs"),
     ):
         commands.add_parser(name, help=text).set_defaults(command=command)
+    for name, of_one, text in (
+        ("stop", _stop_one, "stop one process and keep it stopped, to see how the others cope"),
+        ("start", _start_one, "start a stopped process again and wait until it is ready"),
+    ):
+        one = commands.add_parser(name, help=text)
+        one.add_argument("name")
+        one.set_defaults(command=of_one)
     if extra is not None:
         extra(commands)
     args = parser.parse_args(arguments)
@@ -77,6 +85,20 @@ def _stop_all(home: Home) -> str:
     if left:
         return f"Ended what a run that died had left: {', '.join(left)}."
     return "Stopped." if stopped else "Nothing runs."
+
+
+def _stop_one(args: argparse.Namespace) -> int:
+    home = Home.from_environment()
+    hold_down(home, args.name)
+    print(f"{args.name} is stopped; `start {args.name}` starts it again.")
+    return 0
+
+
+def _start_one(args: argparse.Namespace) -> int:
+    home = Home.from_environment()
+    let_go(home, args.name, Options.from_environment().start_seconds)
+    print(f"{args.name} is ready.")
+    return 0
 
 
 def _status(_: argparse.Namespace) -> int:

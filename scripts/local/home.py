@@ -64,6 +64,10 @@ class Home:
         """The processes it started, so that the next command can end those a crash left behind."""
         return self.run / "children.json"
 
+    def hold(self, name: str) -> Path:
+        """While this file is there, the process stays stopped (`stop NAME`)."""
+        return self.run / f"hold-{name}"
+
     def log(self, name: str) -> Path:
         """The log of one process."""
         return self.logs / f"{name}.log"

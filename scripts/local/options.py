@@ -22,10 +22,11 @@ class Options:
     database_url_template: str | None = None
     otlp_endpoint: str | None = None
     start_seconds: float = 120.0
+    restart_cap_seconds: float = 10.0  # the longest pause before a restart
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Options:
-        """Read SLIPWAY_HOME, _GATEWAY_PORT, _PORT_BASE, _OTLP_ENDPOINT and DATABASE_URL_TEMPLATE.
+        """Read DATABASE_URL_TEMPLATE and the variables that begin with SLIPWAY_.
 
         Raises:
             RunnerError: one line naming the variable, what is wrong with it, and the fix (code 2).
@@ -51,6 +52,7 @@ class Options:
             database_url_template=template,
             otlp_endpoint=env.get("SLIPWAY_OTLP_ENDPOINT") or None,
             start_seconds=_seconds(env, "SLIPWAY_START_SECONDS", 120.0),
+            restart_cap_seconds=_seconds(env, "SLIPWAY_RESTART_CAP_SECONDS", 10.0),
         )
 
 

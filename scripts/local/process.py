@@ -19,10 +19,10 @@ from scripts.local.procs import Identity, end_with_parent, group_alive, kill_gro
 
 BAD_CONFIGURATION = 2  # the exit code with which every tool and service refuses its settings
 _FIRST_BACKOFF = 0.2
-_MAX_BACKOFF = 10.0
 _STABLE_SECONDS = 10.0
 _TRIES = 3
 _STARTING_POLL = 0.1
+_HELD_POLL = 0.1
 _RUNNING_POLL = 2.0
 _PROBE_TIMEOUT = 2.0
 
@@ -35,6 +35,7 @@ class State(StrEnum):
     READY = "ready"
     UNREADY = "not ready"
     BACKOFF = "restarting"
+    HELD = "held"
     STOPPING = "stopping"
     STOPPED = "stopped"
 
@@ -78,6 +79,8 @@ class ManagedProcess:
 
     `ready` is set while the process is ready; `hopeless` once it died several times in a row
     before it was ready, or said that its settings are wrong: starting it again will hardly help.
+    While the file `hold` is there it stays dead once it has ended. `restart_cap` is the longest
+    pause before a restart, in seconds.
     """
 
     def __init__(
@@ -88,6 +91,8 @@ class ManagedProcess:
         *,
         on_change: Callable[[ManagedProcess], None],
         on_spawn: Callable[[str, Identity], None],
+        hold: Path,
+        restart_cap: float,
     ) -> None:
         self.spec = spec
         self.log = log
@@ -97,6 +102,8 @@ class ManagedProcess:
         self.ever_ready = False
         self._failed_starts = 0
         self._client = client
+        self._hold = hold
+        self._restart_cap = restart_cap
         self._on_change = on_change
         self._on_spawn = on_spawn
         self._stop = asyncio.Event()
@@ -107,16 +114,24 @@ class ManagedProcess:
         """Keep the process running until `stop`."""
         backoff = _FIRST_BACKOFF
         while not self._stop.is_set():
+            if self._hold.exists():
+                backoff = _FIRST_BACKOFF
+                self._set(State.HELD)
+                await self._stopped_within(_HELD_POLL)
+                continue
             stable = await self._run_once()
-            if self._stop.is_set():
-                break
-            backoff = _FIRST_BACKOFF if stable else min(backoff * 2, _MAX_BACKOFF)
+            if self._stop.is_set() or self._hold.exists():
+                continue
+            backoff = _FIRST_BACKOFF if stable else min(backoff * 2, self._restart_cap)
             self.status.retry_seconds = backoff
             self._set(State.BACKOFF)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), backoff)
-            self.status.restarts += not self._stop.is_set()
+            self.status.restarts += not await self._stopped_within(backoff)
         self._set(State.STOPPED)
+
+    async def _stopped_within(self, seconds: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stop.wait(), seconds)
+        return self._stop.is_set()
 
     async def _run_once(self) -> bool:
         """One life of the process. True when it was ready for long enough to forget old crashes."""
@@ -136,7 +151,7 @@ class ManagedProcess:
         self.ready.clear()
         self.status.pid = None
         self.status.exit = describe_exit(code)
-        if not self._stop.is_set():
+        if not self._stop.is_set() and not self._hold.exists():
             said = logfile.last_words(self.log, born)
             self.status.last_error = said or self.status.exit
             self._failed_starts = 0 if was_ready else self._failed_starts + 1
@@ -169,9 +184,12 @@ class ManagedProcess:
         return process
 
     async def _watch_ready(self) -> None:
-        """Follow the probes for as long as the process lives."""
-        while True:
-            if await self._probe():
+        """Follow the probes until the process ends or is asked to."""
+        while not self._stop.is_set():
+            healthy = await self._probe()
+            if self._stop.is_set():
+                return
+            if healthy:
                 if self.status.ready_after is None:
                     self.status.ready_after = time.monotonic() - (self.status.since or 0)
                 self.ready.set()

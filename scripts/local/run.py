@@ -37,6 +37,8 @@ def run(
     with running(home):
         for name in end_leftovers(home):
             reporter.line(f"{name}: ended, it was left by a run that died")
+        for hold in home.run.glob("hold-*"):
+            hold.unlink()
         stack = build(options)
         require_free(stack.ports)
         with reporter:
@@ -89,7 +91,13 @@ class _Run:
     async def _bring_up(self, client: httpx2.AsyncClient) -> None:
         began = time.monotonic()
         specs = await self._stack.prepare()
-        self._supervisor = Supervisor(self._options.home, specs, client, self._reporter.changed)
+        self._supervisor = Supervisor(
+            self._options.home,
+            specs,
+            client,
+            self._reporter.changed,
+            self._options.restart_cap_seconds,
+        )
         self._supervisor.set_phase("starting")
         self._reporter.watch(list(self._supervisor.processes.values()))
         await self._supervisor.start(self._options.start_seconds)

@@ -29,6 +29,7 @@ class Supervisor:
         specs: Sequence[Spec],
         client: httpx2.AsyncClient,
         on_change: Callable[[ManagedProcess], None],
+        restart_cap: float,
     ) -> None:
         self._home = home
         self._on_change = on_change
@@ -42,6 +43,8 @@ class Supervisor:
                 client,
                 on_change=self._changed,
                 on_spawn=self._spawned,
+                hold=home.hold(spec.name),
+                restart_cap=restart_cap,
             )
             for spec in specs
         }

@@ -124,6 +124,8 @@ def describe_change(process: ManagedProcess) -> str | None:
             return f"{name}: ready after {status.ready_after or 0:.1f} s"
         case State.UNREADY:
             return f"{name}: not ready"
+        case State.HELD:
+            return f"{name}: stopped on request"
         case State.BACKOFF if process.ever_ready or not process.hopeless.is_set():
             again = f"again in {status.retry_seconds:.1f} s"
             return f"{name}: died ({status.exit}), {again}: {status.last_error}"
