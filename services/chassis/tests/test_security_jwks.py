@@ -193,3 +193,18 @@ async def test_a_caller_that_goes_away_does_not_stop_the_fetch(cache, serve, iss
     first.cancel()
     assert await second
     assert len(faulty_peer.requests) == 1
+
+
+async def test_all_who_miss_a_new_key_wait_for_the_refresh_that_brings_it(
+    cache, serve, issuer, faulty_peer, fake_clock
+):
+    """Right after a rotation many tokens with the new key come at once: none of them is refused."""
+    await cache.find(issuer.key.kid)
+    fake_clock.advance(10)
+    issuer.rotate()
+    faulty_peer.slow(0.05, json=issuer.jwks())
+    first = asyncio.create_task(cache.find(issuer.key.kid))
+    await faulty_peer.wait_for_requests(2)
+    late = await asyncio.gather(*(cache.find(issuer.key.kid) for _ in range(10)))
+    assert [key.kid for key in [await first, *late]] == [issuer.key.kid] * 11
+    assert len(faulty_peer.requests) == 2

@@ -157,7 +157,7 @@ def owner():
 
 
 def test_all_workers_join_one_server(owner):
-    """Whoever comes first starts it, under a lock; the others, in whatever process, get the same."""
+    """Whoever comes first starts it, under a lock; the others get the same one."""
     with ThreadPoolExecutor(4) as pool:
         servers = list(pool.map(start_shared_server, [owner.base] * 4))
     assert len({server.admin_url for server in servers}) == 1

@@ -101,8 +101,10 @@ class JwksCache:
         else:
             self._refresh_if_old()
         key = self._keys.get(kid)
-        if key is None and self._may_ask_for_unknown():
-            self._asked_for_unknown_at = self._clock.monotonic()
+        if key is None and (self._refresh is not None or self._may_ask_for_unknown()):
+            # A refresh that is under way may bring the key: all who miss it wait for the same one.
+            if self._refresh is None:
+                self._asked_for_unknown_at = self._clock.monotonic()
             await self._join()
             key = self._keys.get(kid)
         if key is None and self._failed:
