@@ -7,6 +7,8 @@ import json
 import time
 from typing import Any
 
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding
 from joserfc import jwt
 from joserfc.jwk import OctKey, RSAKey
 
@@ -36,6 +38,11 @@ async def forge(api: Any) -> dict[str, str]:
         text = f"{b64({**header, 'alg': 'HS256'})}.{b64(claims)}"
         return f"{text}.{b64(hmac.new(secret, text.encode(), hashlib.sha256).digest())}"
 
+    def critical() -> str:
+        text = f"{b64({**header, 'crit': ['b64'], 'b64': False})}.{b64(claims)}"
+        made = key.private_key.sign(text.encode(), padding.PKCS1v15(), hashes.SHA256())
+        return f"{text}.{b64(made)}"
+
     head, body, signature = good.value.split(".")
     admin = b64({**claims, "scope": "profile users:admin"})
     now = int(time.time())
@@ -61,7 +68,7 @@ async def forge(api: Any) -> dict[str, str]:
         "kid as SQL": signed(own, {"kid": "x' UNION SELECT 'x"}),
         "own key in the header": signed(own, {"jwk": own.as_dict(private=False)}),
         "own key set in the header": signed(own, {"jku": "http://evil.test/jwks.json"}),
-        "critical header": signed(head={"crit": ["exp"]}),
+        "critical header": critical(),
         "tampered claims": f"{head}.{admin}.{signature}",
         "tampered signature": f"{head}.{body}.{signature[:-4]}AAAA",
         "scope as a list": signed(scope=["users:admin"]),

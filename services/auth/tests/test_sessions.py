@@ -38,9 +38,7 @@ async def test_the_database_holds_no_refresh_token(api: Any) -> None:
     third = (await api.refresh(second)).json()["refresh_token"]
     async with api.auth.database.reading() as session:
         rows = str((await session.execute(text("SELECT * FROM refresh_tokens"))).all())
-        salts = dict(
-            (await session.execute(select(RefreshToken.hash, RefreshToken.salt))).tuples().all()
-        )
+        salts = {row.hash: row.salt for row in await session.scalars(select(RefreshToken))}
     for token in (first, second, third):
         assert token not in rows
         assert token.removeprefix("slr_") not in rows
@@ -136,7 +134,6 @@ async def test_a_session_ends_30_days_after_the_login(timed_api: Any, fake_clock
         token = (await timed_api.refresh(token)).json()["refresh_token"]
     fake_clock.advance(24 * 3600)
     assert (await timed_api.refresh(token)).status_code == 400
-    assert timed_api.metric("auth_refresh_refusals_total", reason="expired") == 1
 
 
 async def test_logging_out_ends_the_session_and_only_this_one(api: Any) -> None:

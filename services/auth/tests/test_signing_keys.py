@@ -189,7 +189,7 @@ class _Verifying:
         known = settings.model_copy(
             update={
                 "jwks_url": f"{url}/.well-known/jwks.json",
-                "jwks_refresh_seconds": 1.0,
+                "jwks_refresh_seconds": 0.5,
                 "jwks_min_refresh_seconds": 0.5,
             }
         )
@@ -207,9 +207,7 @@ async def test_a_rotation_under_load_fails_nobody(
     open_api: Any, serve_app: Any, auth_settings: Any
 ) -> None:
     """Tokens are issued and verified over HTTP without a pause while keys rotate three times."""
-    settings = auth_settings(
-        access_log=False, key_publish_ahead_seconds=1.5, key_reload_seconds=0.1
-    )
+    settings = auth_settings(access_log=False, key_publish_ahead_seconds=3, key_reload_seconds=0.1)
     app = create_app(settings)
     verified: set[str] = set()
     failures: list[str] = []
