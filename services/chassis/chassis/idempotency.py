@@ -35,7 +35,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from chassis.clock import Clock
-from chassis.database import Database, database_of
+from chassis.database import Database, after_commit, database_of
 from chassis.idempotency_table import idempotency_keys
 from chassis.ids import new_id
 from chassis.problems import Problem
@@ -45,7 +45,7 @@ from chassis.security.dependencies import MaybeCaller
 LEASE = timedelta(seconds=30)
 RETENTION = timedelta(hours=24)
 WAIT_SECONDS = 2.0
-_POLL_SECONDS = 0.05
+_FIRST_POLL_SECONDS = 0.05
 _PURGE_SECONDS = 600.0
 _PURGE_BATCH = 1000
 _LOCK_NOT_AVAILABLE = "55P03"
@@ -111,8 +111,6 @@ class Idempotency:
         """
         if self.key is None:
             return None
-        # Real time, also in tests that hold the clock: another request is waited for.
-        deadline = time.monotonic() + WAIT_SECONDS
         may_wait = not session.in_transaction()
         while True:
             now = self._clock.now()
@@ -137,7 +135,10 @@ class Idempotency:
                 raise _in_progress()
             # Give the write lock (SQLite) and the connection back while waiting.
             await session.rollback()
-            await self._wait(database_of(session), deadline)
+            row = await self._wait(database_of(session))
+            if row is not None and row.status is not None:
+                self._check_fingerprint(row)
+                return _replay(row)
 
     async def attach(self, session: AsyncSession, resource_id: str) -> None:
         """Note the resource that the request makes, so that a retry after a crash finds it."""
@@ -161,6 +162,8 @@ class Idempotency:
         kept.update(headers or {})
         if self.key is not None:
             await self._update(session, status=status, headers=json.dumps(kept), body=content)
+            completions = database_of(session).completions
+            after_commit(session, lambda: completions.announce(self._id))
         return Response(content, status, kept)
 
     async def _insert(self, session: AsyncSession, now: datetime) -> bool:
@@ -221,16 +224,27 @@ class Idempotency:
         self._lease = lease
         return True
 
-    async def _wait(self, database: Database, deadline: float) -> None:
-        """Wait until the first request is completed or gone."""
+    async def _wait(self, database: Database) -> Row[Any] | None:
+        """Wait until the first request is completed or gone; return its row.
+
+        Woken by a completion in this process, else it looks, ever less often: fifty duplicates
+        must not take the connections that the first request needs to end.
+        """
+        # Real time, also in tests that hold the clock: another request is waited for.
+        deadline = time.monotonic() + WAIT_SECONDS
+        pause = _FIRST_POLL_SECONDS
         while True:
-            async with database.reading() as session:
-                row = await self._read(session)
-            if row is None or row.status is not None or row.lease_until <= self._clock.now():
-                return
-            if time.monotonic() >= deadline:
-                raise _in_progress()
-            await anyio.sleep(_POLL_SECONDS)
+            with database.completions.expect(self._id) as completed:
+                async with database.reading() as session:
+                    row = await self._read(session)
+                if row is None or row.status is not None or row.lease_until <= self._clock.now():
+                    return row
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise _in_progress()
+                with anyio.move_on_after(min(pause, left)):
+                    await completed.wait()
+            pause *= 2
 
     async def _update(self, session: AsyncSession, **values: Any) -> None:
         result = await session.execute(

@@ -15,7 +15,6 @@ the package. Its `env.py` is:
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import importlib
 import io
 import os
@@ -49,6 +48,8 @@ _CHASSIS_TABLES = (_event_tables.outbox, _event_tables.inbox, idempotency_keys)
 
 _LOCK_WAIT_SECONDS = 300.0
 _LOCK_POLL_SECONDS = 0.1
+# Advisory locks belong to one database of the server, so one number does for all services.
+_ADVISORY_KEY = int.from_bytes(b"slipway", "big")
 _CONNECTION = "chassis.connection"
 _METADATA = "chassis.metadata"
 _IMMEDIATE = "chassis_immediate"
@@ -90,7 +91,7 @@ async def migrate(
     """
 
     def run(connection: Connection, config: Config) -> None:
-        with _lock(connection, settings, lock_wait_seconds):
+        with _lock(connection, lock_wait_seconds):
             found = _revisions(connection, config)
             connection.rollback()
             if found.ahead:
@@ -256,7 +257,7 @@ def _sqlite_engine(url: URL) -> Engine:
 
 
 @contextmanager
-def _lock(connection: Connection, settings: DatabaseSettings, wait: float) -> Iterator[None]:
+def _lock(connection: Connection, wait: float) -> Iterator[None]:
     """Keep other migrations of the same database out, in this process and in others."""
     deadline = time.monotonic() + wait
     if connection.dialect.name == "sqlite":
@@ -269,10 +270,7 @@ def _lock(connection: Connection, settings: DatabaseSettings, wait: float) -> It
         finally:
             os.close(descriptor)
         return
-    digest = hashlib.sha256(f"slipway:migrate:{settings.service_name}".encode()).digest()
-    query = text("SELECT pg_try_advisory_lock(:key)").bindparams(
-        key=int.from_bytes(digest[:8], "big", signed=True)
-    )
+    query = text("SELECT pg_try_advisory_lock(:key)").bindparams(key=_ADVISORY_KEY)
 
     def try_lock() -> bool:
         taken = bool(connection.execute(query).scalar_one())

@@ -14,8 +14,7 @@ import anyio
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from chassis.clock import Clock
-from chassis.database import after_commit, run_transaction
-from chassis.database.session import Signal
+from chassis.database import Signal, after_commit, run_transaction
 from chassis.http import Deadline, PeerError
 from chassis.http.deadline import reset_deadline, set_deadline
 from chassis.ids import new_id

@@ -9,7 +9,8 @@ from chassis.database.engine import async_url
 from chassis.database.errors import install_database_handlers, is_retryable, is_unavailable
 from chassis.database.instrument import instrument
 from chassis.database.metadata import NAMING, UtcDateTime, chassis_metadata
-from chassis.database.session import Database, Signal, after_commit, database_of, run_transaction
+from chassis.database.session import Database, after_commit, database_of, run_transaction
+from chassis.database.signals import Signal
 
 __all__ = [
     "NAMING",

@@ -169,17 +169,22 @@ def _configure_sqlite(engine: AsyncEngine, timeout: float, *, writing: bool) -> 
 
     @event.listens_for(engine.sync_engine, "connect")
     def connect(dbapi_connection: Any, record: ConnectionPoolEntry) -> None:
-        # The driver must not begin transactions by itself; `begin` below does.
-        dbapi_connection.isolation_level = None
-        cursor = dbapi_connection.cursor()
-        _enter_wal(cursor, timeout)
-        for pragma in pragmas:
-            cursor.execute(pragma)
-        cursor.close()
-        deadline = _StatementDeadline()
-        record.info["deadline"] = deadline
         driver = dbapi_connection.driver_connection
-        await_only(driver.set_progress_handler(deadline, _PROGRESS_STEPS))
+        try:
+            # The driver must not begin transactions by itself; `begin` below does.
+            dbapi_connection.isolation_level = None
+            cursor = dbapi_connection.cursor()
+            _enter_wal(cursor, timeout)
+            for pragma in pragmas:
+                cursor.execute(pragma)
+            cursor.close()
+            deadline = _StatementDeadline()
+            record.info["deadline"] = deadline
+            await_only(driver.set_progress_handler(deadline, _PROGRESS_STEPS))
+        except BaseException:
+            # The pool forgets a connection that is cancelled here, and its thread would live on.
+            driver.stop()
+            raise
 
     @event.listens_for(engine.sync_engine, "reset")
     def reset(dbapi_connection: Any, *_: Any) -> None:
@@ -191,6 +196,10 @@ def _configure_sqlite(engine: AsyncEngine, timeout: float, *, writing: bool) -> 
     def start(connection: Connection) -> None:
         connection.exec_driver_sql(begin)
 
+    _limit_statements(engine, timeout)
+
+
+def _limit_statements(engine: AsyncEngine, timeout: float) -> None:
     @event.listens_for(engine.sync_engine, "before_cursor_execute")
     def arm(connection: Connection, *_: Any) -> None:
         connection.info["deadline"].at = time.monotonic() + timeout

@@ -18,6 +18,7 @@ from sqlalchemy.pool import QueuePool
 from chassis.database.engine import build_engines
 from chassis.database.errors import is_retryable
 from chassis.database.instrument import instrument
+from chassis.database.signals import Announcements, Signal
 from chassis.settings import DatabaseSettings
 
 T = TypeVar("T")
@@ -71,7 +72,9 @@ class Database:
             else self.engine,
             expire_on_commit=False,
         )
+        # What a commit of this process tells its own waiting tasks; others look by themselves.
         self.outbox_written = Signal()
+        self.completions = Announcements()
 
     def engines(self) -> tuple[AsyncEngine, ...]:
         """Return the distinct engines."""
@@ -104,26 +107,6 @@ class Database:
         """Close all pooled connections."""
         for engine in self.engines():
             await engine.dispose()
-
-
-class Signal:
-    """Wakes one waiting task of this process; set before the wait, it is not lost."""
-
-    def __init__(self) -> None:
-        self._event = anyio.Event()
-
-    def set(self) -> None:
-        """Wake the waiter, or let the next wait pass at once."""
-        self._event.set()
-
-    async def wait(self, seconds: float) -> bool:
-        """Wait until set, at most `seconds`; tell which it was, and start over."""
-        with anyio.move_on_after(seconds):
-            await self._event.wait()
-        was_set = self._event.is_set()
-        if was_set:
-            self._event = anyio.Event()
-        return was_set
 
 
 def database_of(session: AsyncSession) -> Database:
