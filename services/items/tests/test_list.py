@@ -75,32 +75,33 @@ async def test_the_newest_come_first_unless_asked_otherwise(shop, listed):
     ]
 
 
-@pytest.mark.parametrize(
-    ("params", "found"),
-    [
-        ({"category": "furniture"}, {"walnut-desk", "oak-shelf"}),
-        ({"tag": "office"}, {"walnut-desk", "desk-lamp"}),
-        ({"tag": ["office", "wood"]}, {"walnut-desk"}),
-        ({"status": "available"}, {"walnut-desk", "desk-lamp", "mug"}),
-        ({"currency": "EUR", "price_min": "79", "price_max": "89.90"}, {"desk-lamp", "wool-throw"}),
-        ({"currency": "EUR", "price_min": "89.9001"}, {"walnut-desk", "oak-shelf"}),
-        ({"currency": "USD"}, set()),
-        ({"category": "furniture", "status": "coming_soon"}, {"oak-shelf"}),
-        ({"category": "none"}, set()),
-        ({"q": "desk"}, {"walnut-desk", "desk-lamp"}),
-        ({"q": "DESK waln"}, {"walnut-desk"}),
-        ({"q": "esk"}, set()),
-        ({"q": "\u00fcn\u00efco"}, {"mug"}),
-        ({"q": "furnit"}, {"walnut-desk", "oak-shelf"}),
-        ({"q": "metal"}, {"desk-lamp"}),
-        ({"q": "%"}, set()),
-        ({"q": "' OR 1=1 --"}, set()),
-        ({"q": "\x00"}, set()),
-        ({"q": ""}, {"walnut-desk", "desk-lamp", "wool-throw", "oak-shelf", "mug"}),
-    ],
-)
-async def test_filters_narrow_the_list(shop, listed, params, found):
-    assert set(await listed(**params)) == found
+FILTERS = [
+    ({"category": "furniture"}, {"walnut-desk", "oak-shelf"}),
+    ({"tag": "office"}, {"walnut-desk", "desk-lamp"}),
+    ({"tag": ["office", "wood"]}, {"walnut-desk"}),
+    ({"status": "available"}, {"walnut-desk", "desk-lamp", "mug"}),
+    ({"currency": "EUR", "price_min": "79", "price_max": "89.90"}, {"desk-lamp", "wool-throw"}),
+    ({"currency": "EUR", "price_min": "89.9001"}, {"walnut-desk", "oak-shelf"}),
+    ({"currency": "USD"}, set()),
+    ({"category": "furniture", "status": "coming_soon"}, {"oak-shelf"}),
+    ({"category": "none"}, set()),
+    ({"q": "desk"}, {"walnut-desk", "desk-lamp"}),
+    ({"q": "DESK waln"}, {"walnut-desk"}),
+    ({"q": "esk"}, set()),
+    ({"q": "\u00fcn\u00efco"}, {"mug"}),
+    ({"q": "furnit"}, {"walnut-desk", "oak-shelf"}),
+    ({"q": "metal"}, {"desk-lamp"}),
+    ({"q": "%"}, set()),
+    ({"q": "' OR 1=1 --"}, set()),
+    ({"q": "!!!"}, set()),
+    ({"q": ""}, {"walnut-desk", "desk-lamp", "wool-throw", "oak-shelf", "mug"}),
+]
+
+
+async def test_filters_narrow_the_list(shop, listed):
+    """Each alone and together; text that looks like SQL or a pattern is only text."""
+    for params, found in FILTERS:
+        assert set(await listed(**params)) == found, params
 
 
 @pytest.mark.parametrize(
