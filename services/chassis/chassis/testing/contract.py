@@ -36,6 +36,7 @@ def fuzz_contract(
     import schemathesis  # noqa: PLC0415
     from hypothesis import strategies  # noqa: PLC0415
     from schemathesis.checks import not_a_server_error  # noqa: PLC0415
+    from schemathesis.core.result import Ok  # noqa: PLC0415
     from schemathesis.python import asgi  # noqa: PLC0415
     from schemathesis.specs.openapi import checks  # noqa: PLC0415
 
@@ -49,7 +50,7 @@ def fuzz_contract(
 
     def fuzz(operation: Any) -> None:
         cases = strategies.one_of(
-            operation.as_strategy(generation_mode=mode) for mode in schemathesis.GenerationMode
+            [operation.as_strategy(generation_mode=mode) for mode in schemathesis.GenerationMode]
         )
 
         @hypothesis.settings(
@@ -73,6 +74,7 @@ def fuzz_contract(
     try:
         schema = schemathesis.openapi.from_asgi("/openapi.json", app)
         for result in schema.get_all_operations():
+            assert isinstance(result, Ok), f"the document is broken: {result}"
             fuzz(result.ok())
     finally:
         asgi.shutdown_lifespans()
