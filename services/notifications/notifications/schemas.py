@@ -16,7 +16,7 @@ Title = Annotated[str, Field(min_length=1, max_length=200, pattern=_NO_NUL)]
 Body = Annotated[str, Field(max_length=4000, pattern=_NO_NUL)]
 Kind = Annotated[str, Field(max_length=64, pattern=r"^[a-z][a-z0-9]*([._-][a-z0-9]+)*$")]
 
-_EXAMPLE = {
+_EXAMPLE: dict[str, Any] = {
     "id": "0197a3c2-7a10-7d3e-8c55-1f0e9b7a6c31",
     "kind": "order.confirmed",
     "title": "Order confirmed",

@@ -1,4 +1,4 @@
 from chassis.migrations import env_run
-from orders.models import Base
+from orders.models import metadata
 
-env_run(Base.metadata)
+env_run(metadata)

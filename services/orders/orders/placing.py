@@ -4,6 +4,8 @@ The order is stored before anything is asked of inventory, so a crash leaves an 
 worker finishes. When nothing goes wrong this takes two calls and two transactions.
 """
 
+from typing import Any
+
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import Response
 from starlette.types import Scope
@@ -118,12 +120,13 @@ def answer(order: Order, scope: Scope) -> Response:
 def refusal(reason: Reason, order_id: str | None = None) -> Problem:
     """Return the problem that says why an order was refused."""
     status, title = _REFUSALS[reason.code]
-    named = {} if order_id is None else {"order_id": order_id}
+    extensions: dict[str, Any] = dict(reason.extra or {})
+    if order_id is not None:
+        extensions["order_id"] = order_id
     return Problem(
         status,
         title,
         detail=reason.detail,
         type=f"urn:slipway:problem:{reason.code}",
-        **(reason.extra or {}),
-        **named,
+        **extensions,
     )

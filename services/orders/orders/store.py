@@ -5,18 +5,16 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, RowMapping, Table, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, RowMapping, and_, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from chassis.events.publish import publish
 from chassis.money import Money
 from orders.domain import Line, Order, Reason, State, Status, states_of
-from orders.models import OrderRow
+from orders.models import orders
 from orders.saga import OPEN, announcement
 
-_orders = OrderRow.__table__
-assert isinstance(_orders, Table)
-_c = _orders.c
+_c = orders.c
 
 
 class StaleOrderError(Exception):
@@ -89,12 +87,12 @@ def _to_order(row: RowMapping) -> Order:
 
 async def add(session: AsyncSession, order: Order) -> None:
     """Write a new order."""
-    await session.execute(insert(_orders).values(_to_values(order)))
+    await session.execute(insert(orders).values(_to_values(order)))
 
 
 async def load(session: AsyncSession, order_id: str, *, owner: str | None = None) -> Order | None:
     """Return an order, None when there is none (or it is not `owner`'s)."""
-    query = select(_orders).where(_c.id == order_id)
+    query = select(orders).where(_c.id == order_id)
     if owner is not None:
         query = query.where(_c.owner == owner)
     row = (await session.execute(query)).mappings().one_or_none()
@@ -112,7 +110,7 @@ async def save(session: AsyncSession, before: Order, after: Order) -> Order:
     for fixed in ("id", "owner", "created_at"):
         del values[fixed]
     guard = (_c.id == before.id) & (_c.version == before.version)
-    written = await session.execute(update(_orders).where(guard).values(values))
+    written = await session.execute(update(orders).where(guard).values(values))
     if written.rowcount != 1:  # type: ignore[attr-defined]  # a CursorResult, for DML
         raise StaleOrderError(before.id)
     event = announcement(before, after)
@@ -136,7 +134,7 @@ def _event_data(order: Order) -> dict[str, Any]:
 
 def _is_due(now: datetime) -> ColumnElement[bool]:
     free = or_(_c.lease_until.is_(None), _c.lease_until <= now)
-    return (_c.next_attempt_at <= now) & free
+    return and_(_c.next_attempt_at <= now, free)
 
 
 async def any_due(session: AsyncSession, now: datetime) -> bool:
@@ -162,10 +160,10 @@ async def lease_due(
         .cte("due")  # evaluated once: a plain subquery may be run again and lock more rows
     )
     lease = (
-        update(_orders)
+        update(orders)
         .where(_c.id.in_(select(due.c.id)))
         .values(lease_owner=owner, lease_until=until, version=_c.version + 1)
-        .returning(*_orders.c)
+        .returning(*orders.c)
     )
     rows = (await session.execute(lease)).mappings().all()
     return sorted((_to_order(row) for row in rows), key=lambda order: str(order.next_attempt_at))
@@ -180,7 +178,7 @@ async def page(
     limit: int,
 ) -> Sequence[Order]:
     """Return up to `limit` orders of an owner, newest first, older than the id `before`."""
-    query = select(_orders).where(_c.owner == owner)
+    query = select(orders).where(_c.owner == owner)
     if status is not None:
         query = query.where(_c.state.in_([state.value for state in states_of(status)]))
     if before is not None:

@@ -4,26 +4,33 @@ Inventory and items are reached through a `FaultyPeer` that forwards, so that a 
 them away, slow them down or lose their answers while the services themselves stay what they are.
 """
 
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import anyio
 import httpx2
+import pytest
+from fastapi import FastAPI
+
+import inventory.audit
 import inventory.main
 import inventory.settings
 import items.main
 import items.settings
 import notifications.main
 import notifications.settings
-import pytest
-from chassis.testing import FaultyPeer, RecordedRequest, TestIssuer, app_client, running_app
-from chassis.testing.peer import Behaviour, Connection
-from fastapi import FastAPI
-
 import orders.main
 import orders.settings
+from chassis.testing import FaultyPeer, RecordedRequest, TestIssuer, app_client, running_app
+from chassis.testing.peer import Behaviour, Connection
 
 Hook = Callable[[RecordedRequest], Awaitable[None]]
 
@@ -61,7 +68,7 @@ class Gate(FaultyPeer):
         self._client = httpx2.AsyncClient(trust_env=False, timeout=30)
         self.open()
 
-    async def __aexit__(self, *error: Any) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await super().__aexit__(*error)
         await self._client.aclose()
 
@@ -89,12 +96,16 @@ class Gate(FaultyPeer):
             if before is not None:
                 await before(request)
             dropped = {"host", "content-length", "connection", "transfer-encoding"}
-            answer = await self._client.request(
-                request.method,
-                self._target + request.target,
-                content=request.body,
-                headers={k: v for k, v in request.headers.items() if k not in dropped},
-            )
+            try:
+                answer = await self._client.request(
+                    request.method,
+                    self._target + request.target,
+                    content=request.body,
+                    headers={k: v for k, v in request.headers.items() if k not in dropped},
+                )
+            except httpx2.TransportError:  # the service ends with the test
+                connection.reset()
+                return False
             if after is not None:
                 await after(request)
             if lose:
@@ -110,6 +121,49 @@ class Gate(FaultyPeer):
         return behave
 
 
+class OrdersProcess:
+    """An orders service as a process of its own, which can be killed and started again."""
+
+    def __init__(self, settings: orders.settings.Settings) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        given = settings.model_dump(mode="json", include=settings.model_fields_set)
+        given |= {"port": self.port, "client_secret": "only-for-tests"}
+        self._environment = {
+            **os.environ,
+            **{
+                f"ORDERS_{name.upper()}": value if isinstance(value, str) else json.dumps(value)
+                for name, value in given.items()
+            },
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+
+    async def start(self) -> None:
+        """Start, and return when it is ready."""
+        self._process = subprocess.Popen(  # noqa: ASYNC220  (it returns at once)
+            [sys.executable, "-m", "chassis", "serve", "orders"],
+            env=self._environment,
+            stdout=subprocess.DEVNULL,
+        )
+        async with httpx2.AsyncClient(trust_env=False) as client:
+            with anyio.fail_after(60):
+                while True:
+                    assert self._process.poll() is None, "the orders process ended"
+                    with contextlib.suppress(httpx2.TransportError):
+                        if (await client.get(f"{self.url}/readyz")).status_code == 200:
+                            return
+                    await anyio.sleep(0.05)
+
+    async def kill(self) -> None:
+        """End it with SIGKILL, in the middle of whatever it does."""
+        if self._process is not None:
+            self._process.kill()
+            await anyio.to_thread.run_sync(self._process.wait)
+            self._process = None
+
+
 @dataclass
 class World:
     """The services around orders, and what tests ask of them."""
@@ -122,7 +176,8 @@ class World:
     notifications: Gate
     http: httpx2.AsyncClient
     urls: dict[str, str]
-    clients: dict[str, httpx2.AsyncClient] = field(default_factory=dict)
+    stack: AsyncExitStack
+    inventory_app: FastAPI
 
     def settings(self, **overrides: Any) -> orders.settings.Settings:
         """Return settings of an orders process in this world."""
@@ -150,6 +205,17 @@ class World:
         headers = self.user("u1")
         async with app_client(self.app(**overrides), headers=headers) as client:
             yield client
+
+    def process(self, **overrides: Any) -> OrdersProcess:
+        """Return an orders process in this world, not started yet; it ends with the test."""
+        process = OrdersProcess(self.settings(**overrides))
+        self.stack.push_async_callback(process.kill)
+        return process
+
+    async def audit(self) -> list[Any]:
+        """Return what does not add up in inventory: stock, ledger and reservations."""
+        found = await inventory.audit.audit(self.inventory_app.state.runtime.database)
+        return list(found.mismatches)
 
     def user(self, name: str) -> dict[str, str]:
         """Return the headers of a signed-in user."""
@@ -241,14 +307,15 @@ async def world(
         http = await stack.enter_async_context(httpx2.AsyncClient(trust_env=False, timeout=30))
         urls: dict[str, str] = {}
         gates: dict[str, Gate] = {}
+        apps: dict[str, FastAPI] = {}
         for name, package in services.items():
             settings = make_settings(
                 package.settings.Settings,
                 database_url=migrated_database_url(name),
                 access_log=False,
             )
-            app = package.main.create_app(settings)
-            urls[name] = await stack.enter_async_context(running_app(app))
+            apps[name] = package.main.create_app(settings)
+            urls[name] = await stack.enter_async_context(running_app(apps[name]))
             gates[name] = await stack.enter_async_context(Gate(urls[name]))
         world = World(
             token_issuer,
@@ -256,6 +323,8 @@ async def world(
             migrated_database_url("orders"),
             http=http,
             urls=urls,
+            stack=stack,
+            inventory_app=apps["inventory"],
             **gates,
         )
         admin = token_issuer.authorization("admin", "items:write")

@@ -4,6 +4,7 @@ import json
 
 import anyio
 import httpx2
+
 from orders.main import create_app
 from orders.settings import Settings
 
@@ -130,9 +131,8 @@ async def test_orders_of_others_do_not_exist(world):
 async def test_the_list_pages_and_filters(world):
     """Newest first, by cursor without gaps, and by status."""
     async with world.orders() as client:
-        ids = []
-        for _ in range(5):
-            ids.append((await client.post("/v1/orders", json=world.lines(lamp=1))).json()["id"])
+        placed = [await client.post("/v1/orders", json=world.lines(lamp=1)) for _ in range(5)]
+        ids = [answer.json()["id"] for answer in placed]
         await client.post(f"/v1/orders/{ids[1]}/cancel")
         seen: list[str] = []
         cursor: dict[str, str] = {}

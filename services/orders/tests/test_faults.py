@@ -2,6 +2,7 @@
 
 import anyio
 import pytest
+
 from chassis.testing import FakeClock, app_client
 from orders.main import create_app
 
