@@ -1,0 +1,434 @@
+"""The running platform as the fault tests see it: its public APIs, its processes, its databases."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import signal
+import sqlite3
+import subprocess
+import sys
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import psycopg
+
+from scripts.local.home import Home
+from scripts.local.options import Options
+from scripts.local.slipway import Slipway
+from tests.local.platform_handle import ROOT, Platform, alive, eventually
+
+# Short enough that what a fault costs is seen in seconds; the mechanisms are those of production.
+QUICK = {
+    "SLIPWAY_RESTART_CAP_SECONDS": "0.2",
+    "SLIPWAY_START_SECONDS": "120",
+    "AUTH_ARGON2_MEMORY_KIB": "64",
+    "AUTH_ARGON2_PASSES": "1",
+    "ORDERS_PEER_TIMEOUT_SECONDS": "2",
+    "ORDERS_BREAKER_RESET_SECONDS": "3",
+    "ORDERS_SAGA_LEASE_SECONDS": "6",
+    "ORDERS_SAGA_BACKOFF_CAP_SECONDS": "1",
+    "ORDERS_OUTBOX_BACKOFF_CAP_SECONDS": "1",
+}
+OPEN_STATES = ("pending", "reserved", "rejecting", "cancelling")
+_CALL_SECONDS = 30.0
+SETTLE_SECONDS = 90.0
+
+
+@dataclass(frozen=True)
+class Buyer:
+    """A user with a token."""
+
+    id: str
+    token: str = field(repr=False)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What a request of this user carries."""
+        return {"Authorization": f"Bearer {self.token}"}
+
+
+@dataclass
+class Shop:
+    """One running platform. Each test brings its own buyers and items, so it may be shared."""
+
+    platform: Platform
+    _admin: Buyer | None = None
+    _clients: list[httpx2.Client] = field(default_factory=list)
+
+    @classmethod
+    def open(cls, home: Path, **env: str) -> Shop:
+        """Start the platform on free ports and wait until it is ready."""
+        platform = Platform(home, ("-m", "scripts.local"), {**QUICK, **env})
+        started = platform.run("up", "--detach", timeout=180)
+        assert started.returncode == 0, started.stdout + started.stderr
+        return cls(platform)
+
+    def close(self) -> None:
+        """Stop everything."""
+        for name in self.names:
+            self.signal(name, signal.SIGCONT)
+        self.platform.end()
+
+    # Addresses and processes.
+
+    @property
+    def names(self) -> list[str]:
+        """Every process of the platform."""
+        return [process["name"] for process in self.platform.status()["processes"]]
+
+    def url(self, name: str = "gateway") -> str:
+        """Where a process listens; without a name, the gateway."""
+        return f"http://127.0.0.1:{self.platform.process(name)['port']}"
+
+    def pid(self, name: str) -> int:
+        """The pid of a running process."""
+        return int(eventually(lambda: self.platform.process(name)["pid"]))
+
+    def signal(self, name: str, number: signal.Signals) -> int:
+        """Send a signal to a process; its pid."""
+        pid = self.platform.process(name)["pid"] or 0
+        if pid and alive(pid):
+            os.kill(pid, number)
+        return int(pid)
+
+    def stop(self, name: str) -> None:
+        """End a process; the runner does not start it again before `start`."""
+        done = self.platform.run("stop", name)
+        assert done.returncode == 0, done.stderr
+
+    def start(self, name: str) -> None:
+        """Start a stopped process; returns when it is ready."""
+        done = self.platform.run("start", name, timeout=150)
+        assert done.returncode == 0, done.stderr
+
+    @contextmanager
+    def outage(self, name: str) -> Iterator[None]:
+        """Stop a process for the time of the block."""
+        self.stop(name)
+        try:
+            yield
+        finally:
+            self.start(name)
+
+    @contextmanager
+    def frozen(self, name: str) -> Iterator[None]:
+        """Freeze a process (SIGSTOP): it keeps its connections and answers nothing."""
+        pid = self.pid(name)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+    def recover(self) -> None:
+        """Undo every fault and wait until all processes are ready and answer."""
+        for name in self.names:
+            self.signal(name, signal.SIGCONT)
+            if self.platform.process(name)["state"] == "held":
+                self.start(name)
+        for name in self.names:
+            self.wait_ready(name)
+
+    def wait_ready(self, name: str) -> None:
+        """Wait until the present process of a service says that it is ready."""
+
+        def ready() -> bool:
+            process = self.platform.process(name)
+            if process["pid"] is None or not alive(process["pid"]):
+                return False
+            if name == "gateway":
+                return process["state"] == "ready"
+            try:
+                return self.call("GET", "/readyz", at=name).status_code == 200
+            except httpx2.TransportError:
+                return False
+
+        eventually(ready, SETTLE_SECONDS)
+
+    def service_environment(self, name: str) -> dict[str, str]:
+        """The environment of a further process of a service, as the runner would make it."""
+        options = Options(
+            home=Home(self.platform.home),
+            gateway_port=self.platform.process("gateway")["port"],
+            port_base=0,
+            database_url_template=self.platform.env.get("DATABASE_URL_TEMPLATE"),
+        )
+        stack = Slipway(options)
+        stack._service_ports.update(
+            {each: self.platform.process(each)["port"] for each in stack._service_ports}
+        )
+        return {**stack.environment(name), **self.platform.environment()}
+
+    @contextmanager
+    def second(self, name: str, port: int) -> Iterator[Second]:
+        """Run one more process of a service on `port`, beside the runner's."""
+        env = self.service_environment(name)
+        env[f"{name.upper()}_PORT"] = str(port)
+        process = Second(name, port, env, self.platform.home / "logs" / f"{name}-{port}.log")
+        process.start()
+        try:
+            yield process
+        finally:
+            process.end()
+
+    # Requests.
+
+    def call(
+        self, method: str, path: str, *, at: str = "gateway", who: Buyer | None = None, **more: Any
+    ) -> httpx2.Response:
+        """One request on a connection of its own."""
+        headers = {**(who.headers if who else {}), **more.pop("headers", {})}
+        with httpx2.Client(timeout=_CALL_SECONDS, trust_env=False) as client:
+            return client.request(method, self.url(at) + path, headers=headers, **more)
+
+    def order(
+        self, who: Buyer, item: str, quantity: int = 1, key: str | None = None, **more: Any
+    ) -> httpx2.Response:
+        """Place an order of one line through the gateway."""
+        headers = {"Idempotency-Key": key or str(uuid.uuid4()), **more.pop("headers", {})}
+        return self.call(
+            "POST", "/v1/orders", who=who, json=lines(item, quantity), headers=headers, **more
+        )
+
+    def order_settled(self, who: Buyer, order_id: str, seconds: float = SETTLE_SECONDS) -> str:
+        """Read an order until it is no longer pending; its status."""
+
+        def status() -> str | None:
+            answer = self.call("GET", f"/v1/orders/{order_id}", who=who)
+            found = answer.json().get("status")
+            return None if found == "pending" else found
+
+        return str(eventually(status, seconds))
+
+    def buyers(self, count: int) -> list[Buyer]:
+        """New users, signed up and logged in.
+
+        At auth itself: the gateway lets one address sign up five times in a second.
+        """
+        found = []
+        with httpx2.Client(
+            base_url=self.url("auth"), timeout=_CALL_SECONDS, trust_env=False
+        ) as client:
+            for _ in range(count):
+                email = f"{uuid.uuid4().hex}@example.org"
+                password = secrets.token_urlsafe(18)
+                user = client.post("/v1/users", json={"email": email, "password": password})
+                assert user.status_code == 201, user.text
+                found.append(Buyer(user.json()["id"], _log_in(client, email, password)))
+        return found
+
+    @property
+    def admin(self) -> Buyer:
+        """An administrator, made by the command for it."""
+        if self._admin is None:
+            email, password = "admin@example.org", secrets.token_urlsafe(18)
+            made = subprocess.run(
+                [sys.executable, "-m", "scripts.local", "admin", email],
+                cwd=ROOT,
+                env=self.platform.environment(),
+                input=f"{password}\n",
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert made.returncode == 0, made.stderr
+            with httpx2.Client(
+                base_url=self.url("auth"), timeout=_CALL_SECONDS, trust_env=False
+            ) as client:
+                self._admin = Buyer("admin", _log_in(client, email, password))
+        return self._admin
+
+    def item(self, units: int) -> str:
+        """Put a new item into the catalogue, with so many units in stock; its id."""
+        name = f"thing-{uuid.uuid4().hex[:12]}"
+        body = {
+            "sku": name.upper(),
+            "name": name,
+            "category": "test",
+            "price": {"amount": "12.50", "currency": "EUR"},
+        }
+        made = self.call("PUT", f"/v1/items/{name}", who=self.admin, json=body)
+        assert made.status_code == 201, made.text
+        stock = self.call("PUT", f"/v1/stock/{name}", who=self.admin, json={"on_hand": units})
+        assert stock.status_code == 201, stock.text
+        return name
+
+    def stock(self, item: str) -> dict[str, Any]:
+        """What inventory says of an item."""
+        return dict(self.call("GET", f"/v1/stock/{item}", who=self.admin).json())
+
+    def metric(self, service: str, name: str, **labels: str) -> float | None:
+        """The value of one series of a service's `/metrics`; None when it has none."""
+        text = self.call("GET", "/metrics", at=service).text
+        for line in text.splitlines():
+            found = re.fullmatch(rf"{name}(?:\{{(.*)\}})? (\S+)(?: #.*)?", line)
+            if (
+                found
+                and labels.items() <= dict(re.findall(r'(\w+)="([^"]*)"', found[1] or "")).items()
+            ):
+                return float(found[2])
+        return None
+
+    # What the databases hold.
+
+    def rows(self, service: str, query: str) -> list[tuple[Any, ...]]:
+        """Read from the database of a service, beside its process."""
+        template = self.platform.env.get("DATABASE_URL_TEMPLATE")
+        if template:
+            with psycopg.connect(template.replace("{service}", service)) as connection:
+                return connection.execute(query.encode()).fetchall()
+        path = self.platform.home / "data" / f"{service}.db"
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as connection:
+            return connection.execute(query).fetchall()
+
+    def orders_of(self, buyers: list[Buyer]) -> dict[str, tuple[str, str, int]]:
+        """The stored orders of some buyers: id -> (state, item, quantity)."""
+        owners = ", ".join(f"'{buyer.id}'" for buyer in buyers)
+        found = {}
+        for order_id, state, stored in self.rows(
+            "orders", f"SELECT id, state, lines FROM orders WHERE owner IN ({owners})"
+        ):
+            [line] = json.loads(stored) if isinstance(stored, str) else stored
+            found[order_id] = (state, line["item_id"], line["quantity"])
+        return found
+
+    def outbox(self) -> Counter[str]:
+        """How many rows of the outbox of orders are pending, delivered and dead."""
+        return Counter(
+            dict(self.rows("orders", "SELECT state, count(*) FROM outbox GROUP BY state"))
+        )
+
+    def told(self, buyers: list[Buyer]) -> Counter[str]:
+        """How often each order was told to its owner as confirmed."""
+        owners = ", ".join(f"'{buyer.id}'" for buyer in buyers)
+        query = (
+            "SELECT data FROM notifications "
+            f"WHERE kind = 'order.confirmed' AND recipient IN ({owners})"
+        )
+        rows = self.rows("notifications", query)
+        data = [json.loads(row[0]) if isinstance(row[0], str) else row[0] for row in rows]
+        return Counter(each["order_id"] for each in data)
+
+    def settle(self, buyers: list[Buyer]) -> Counter[str]:
+        """Wait until nothing is left to do for orders of `buyers`; how many are in which state."""
+
+        def rest() -> bool:
+            states = {state for state, _, _ in self.orders_of(buyers).values()}
+            return states.isdisjoint(OPEN_STATES) and not self.outbox()["pending"]
+
+        eventually(rest, SETTLE_SECONDS)
+        return Counter(state for state, _, _ in self.orders_of(buyers).values())
+
+    def assert_adds_up(self, buyers: list[Buyer], stocked: dict[str, int]) -> Counter[str]:
+        """Hold everything that was stored against everything else; the states of the orders.
+
+        Every order is confirmed or rejected (or cancelled), every confirmed one is told once and
+        no other one is, what was sold is what is missing, nothing is pending or dead in the
+        outbox, and inventory's own audit finds its ledger right.
+        """
+        states = self.settle(buyers)
+        orders = self.orders_of(buyers)
+        confirmed = {order_id for order_id, (state, _, _) in orders.items() if state == "confirmed"}
+        told = self.told(buyers)
+        assert set(told) >= confirmed, f"never told: {confirmed - set(told)}"
+        cancelled = {order_id for order_id, (state, _, _) in orders.items() if state == "cancelled"}
+        assert set(told) <= confirmed | cancelled, f"told wrongly: {set(told) - confirmed}"
+        assert set(told.values()) <= {1}, f"told more than once: {told.most_common(3)}"
+        for item, units in stocked.items():
+            sold = sum(
+                quantity
+                for state, of, quantity in orders.values()
+                if of == item and state == "confirmed"
+            )
+            stock = self.stock(item)
+            assert (stock["on_hand"], stock["held"]) == (units - sold, 0), (sold, stock)
+        outbox = self.outbox()
+        assert (outbox["pending"], outbox["dead"]) == (0, 0), outbox
+        audit = self.platform.run("run", "inventory", "audit")
+        assert audit.returncode == 0, audit.stdout + audit.stderr
+        return states
+
+
+@dataclass
+class Second:
+    """A process of a service that the tests themselves run."""
+
+    name: str
+    port: int
+    env: dict[str, str]
+    log: Path
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start it and wait until it is ready."""
+        with self.log.open("ab") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "chassis", "serve", self.name],
+                env=self.env,
+                cwd=ROOT,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+
+        def ready() -> bool:
+            assert self.process is not None
+            assert self.process.poll() is None, self.log.read_text()[-2000:]
+            try:
+                return httpx2.get(f"{self.url}/readyz", trust_env=False).status_code == 200
+            except httpx2.TransportError:
+                return False
+
+        eventually(ready, SETTLE_SECONDS)
+
+    def end(self) -> int:
+        """SIGTERM; wait; the exit code."""
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.process.terminate()
+        try:
+            return self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return self.process.wait()
+
+
+def lines(item: str, quantity: int = 1) -> dict[str, Any]:
+    """The body of an order of one line."""
+    return {"lines": [{"item_id": item, "quantity": quantity}]}
+
+
+def problem(answer: httpx2.Response, status: int) -> dict[str, Any]:
+    """The problem in an answer, after checking that it is one of this status."""
+    assert answer.status_code == status, (answer.status_code, answer.text)
+    assert answer.headers["content-type"] == "application/problem+json"
+    body = dict(answer.json())
+    assert body["status"] == status
+    return body
+
+
+def _log_in(client: httpx2.Client, email: str, password: str) -> str:
+    form = {"grant_type": "password", "username": email, "password": password}
+    answer = client.post("/v1/token", data=form)
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()["access_token"])
+
+
+def log_lines(path: Path, matches: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
+    """The JSON lines of a log that match."""
+    lines_ = path.read_text().splitlines()
+    entries = (json.loads(line) for line in lines_ if line.startswith("{"))
+    return [entry for entry in entries if matches(entry)]
