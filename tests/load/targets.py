@@ -136,15 +136,19 @@ TARGETS = {"bare": bare, "chassis": chassis, "typical": typical, "sink": lambda:
 
 def main() -> None:
     """Serve one target."""
-    import uvicorn
-
     parser = argparse.ArgumentParser()
     parser.add_argument("name", choices=TARGETS)
-    app = TARGETS[parser.parse_args().name]()
-    listener = socket.socket()
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind(("127.0.0.1", 0))
+    name = parser.parse_args().name
+    app = TARGETS[name]()
+    listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
     print(listener.getsockname()[1], file=sys.stderr, flush=True)
+    if name == "chassis":
+        from chassis.server import run
+
+        run(app, app.state.runtime.settings, [listener])
+        return
+    import uvicorn
+
     config = uvicorn.Config(app, log_config=None, access_log=False, loop="uvloop", http="httptools")
     uvicorn.Server(config).run(sockets=[listener])
 

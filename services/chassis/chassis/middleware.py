@@ -51,9 +51,8 @@ class Labels(Protocol):
 class AccessLogger(Protocol):
     """Writes the line of a request."""
 
-    def __call__(
+    def __call__(  # noqa: PLR0917  (a call by names costs more)
         self,
-        *,
         method: str,
         path: str,
         route: str,
@@ -134,14 +133,7 @@ class Exchange(RequestTrace):
             middleware.metrics.end(self.method, route, status, seconds, None)
         if middleware.access_log is not None:
             middleware.access_log(
-                method=self.method,
-                path=self.path,
-                route=route,
-                status=status,
-                seconds=seconds,
-                request_id=self.request_id,
-                trace_id=trace_id,
-                span_id=span_id,
+                self.method, self.path, route, status, seconds, self.request_id, trace_id, span_id
             )
 
 

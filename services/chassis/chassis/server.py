@@ -13,6 +13,7 @@ application sees the address of its peer, and who calls is said by a token.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import math
 import os
@@ -31,6 +32,9 @@ from chassis.settings import ServiceSettings, SettingsError
 BACKLOG = 2048
 LINGER_SECONDS = 0.5
 """How long an idle connection stays open after the listener closed, for a request on its way."""
+
+ACCEPT_SECONDS = 0.05
+"""Before the listener closes: time to accept what the kernel already took, or it would reset it."""
 
 _POLL = 0.02
 _log = logging.getLogger("chassis.server")
@@ -132,6 +136,11 @@ class DrainingServer(uvicorn.Server):
             if not self.started:
                 self.should_exit = True
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start as uvicorn does; what exists then stays, so the collector need not look at it."""
+        await super().startup(sockets)
+        gc.freeze()
+
     async def on_tick(self, counter: int) -> bool:
         """Say, ten times a second, whether to stop accepting."""
         if self._told_at is not None and time.monotonic() - self._told_at >= self._delay:
@@ -142,6 +151,7 @@ class DrainingServer(uvicorn.Server):
         """Close the listener, let requests arrive that are on their way, drain, close."""
         self._lifecycle.draining = True
         ends = time.monotonic() + self._drain
+        await asyncio.sleep(ACCEPT_SECONDS)
         _log.info("draining %d connections", len(self.server_state.connections))
         for server in self.servers:
             server.close()

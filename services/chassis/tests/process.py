@@ -85,6 +85,16 @@ async def serving(**settings: str) -> AsyncIterator[Process]:
         await process.reader
 
 
+async def in_flight(port: int, number: int = 1) -> None:
+    """Wait until the server says that it serves this many requests (and this one is not one)."""
+    async with asyncio.timeout(START_SECONDS):
+        while True:
+            async with Client(port) as connection:
+                _, text = await connection.get("/metrics")
+            if f'http_requests_in_flight{{method="GET"}} {float(number)}\n'.encode() in text:
+                return
+
+
 class Client:
     """One keep-alive connection that speaks plain HTTP/1.1, so that nothing is retried."""
 

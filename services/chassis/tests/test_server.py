@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import time
+from contextlib import AsyncExitStack
 from pathlib import Path
 from types import ModuleType
 
@@ -68,8 +69,8 @@ async def test_sigterm_under_load_loses_no_response() -> None:
 
 async def test_further_signals_do_not_cut_the_drain_short() -> None:
     async with serving(port="0") as server, Client(server.port) as connection:
-        answer = asyncio.create_task(connection.get("/slow?seconds=1.0"))
-        await asyncio.sleep(0.2)
+        answer = asyncio.create_task(connection.get("/slow?seconds=1.5"))
+        await process.in_flight(server.port)
         for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT, signal.SIGINT):
             server.signal(number)
             await asyncio.sleep(0.1)
@@ -84,7 +85,7 @@ async def test_the_drain_is_bounded() -> None:
     """A request that never ends is answered 503 after drain_seconds; the pools still close."""
     async with serving(port="0", drain_seconds="0.3") as server, Client(server.port) as connection:
         answer = asyncio.create_task(connection.get("/slow?seconds=600"))
-        await asyncio.sleep(0.2)
+        await process.in_flight(server.port)
         began = time.monotonic()
         server.signal()
         status, body = await answer
@@ -163,8 +164,8 @@ async def test_several_processes_share_a_port_and_drain_too(tmp_path: Path) -> N
             f'http_requests_total{{method="GET",route="/slow",status="200"}} {float(count)}'
         ]
         async with Client(port) as connection:
-            answer = asyncio.create_task(connection.get("/slow?seconds=1.0"))
-            await asyncio.sleep(0.3)
+            answer = asyncio.create_task(connection.get("/slow?seconds=1.5"))
+            await process.in_flight(port)
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM):
                 server.signal(number)
                 await asyncio.sleep(0.1)
@@ -175,3 +176,17 @@ async def test_several_processes_share_a_port_and_drain_too(tmp_path: Path) -> N
         if child.returncode is None:
             child.kill()
             await child.wait()
+
+
+async def test_connections_that_the_kernel_took_before_the_signal_are_served() -> None:
+    """The process stands still; clients connect and ask; the signal comes; all are answered."""
+    async with serving(port="0") as server:
+        server.signal(signal.SIGSTOP)
+        async with AsyncExitStack() as stack:
+            clients = [await stack.enter_async_context(Client(server.port)) for _ in range(30)]
+            answers = [asyncio.create_task(client.get("/slow")) for client in clients]
+            await asyncio.sleep(0)
+            server.signal(signal.SIGTERM)
+            server.signal(signal.SIGCONT)
+            assert {status for status, _ in await asyncio.gather(*answers)} == {200}
+        assert await server.ended() == 0

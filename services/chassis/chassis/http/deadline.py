@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from contextvars import ContextVar, Token
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from chassis.clock import Clock
 
@@ -17,9 +17,8 @@ HEADER = "X-Request-Timeout-Ms"
 _milliseconds = re.compile(rb"[0-9]{1,9}").fullmatch
 
 
-@dataclass(frozen=True, slots=True)
-class Deadline:
-    """A moment on the monotonic clock, in seconds."""
+class Deadline(NamedTuple):
+    """A moment on the monotonic clock, in seconds. A tuple, because each request makes one."""
 
     at: float
 
