@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from contextlib import contextmanager
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from chassis import context
+from chassis.clock import SystemClock
 from chassis.http import DeadlineExceeded, PeerFault, PeerUnavailable
 from chassis.http.breaker import BreakerState
 from chassis.http.deadline import Deadline, reset_deadline, set_deadline
@@ -53,13 +55,13 @@ async def make_peer(make_settings, faulty_peer, clock, registry):
     transport = AiohttpTransport()
 
     def make(**options):
-        chosen = {"tokens": Tokens(), **options.pop("peer", {})}
-        settings = make_settings(ServiceSettings, **{"service_name": "orders", **options})
+        chosen = {"tokens": Tokens(), "clock": clock, **options.pop("peer", {})}
+        defaults = {"service_name": "orders", "peer_connect_timeout_seconds": 30}
+        settings = make_settings(ServiceSettings, **{**defaults, **options})
         return Peer(
             "items",
             faulty_peer.url,
             settings=settings,
-            clock=clock,
             transport=transport,
             metrics=HttpClientMetrics(registry),
             rng=random.Random(1),
@@ -406,6 +408,19 @@ async def test_cancelled_calls_say_nothing_of_the_peer(peer, faulty_peer, regist
     assert sample(registry, "http_client_requests_total", method="GET", status="cancelled") == 6
 
 
+async def test_a_busy_process_does_not_blame_the_peer(make_peer, faulty_peer):
+    """When the event loop was blocked, a timeout says nothing of the peer."""
+    peer = make_peer(peer={"clock": SystemClock()})
+    faulty_peer.hang()
+    for number in range(1, 7):
+        call = asyncio.create_task(peer.post("/", timeout=0.2))
+        await faulty_peer.wait_for_requests(number)
+        time.sleep(0.35)  # noqa: ASYNC251  (blocking the loop is the point)
+        with pytest.raises(PeerUnavailable):
+            await call
+    assert peer.breaker.state is BreakerState.CLOSED
+
+
 @pytest.mark.parametrize(
     ("status", "opens"), [(500, True), (503, True), (501, False), (429, False)]
 )
@@ -449,8 +464,9 @@ def test_errors_as_problems(error, status, retry_after):
     assert problem.type.startswith("urn:slipway:problem:")
 
 
-async def test_many_calls_at_once_each_get_their_own_answer(peer, faulty_peer):
+async def test_many_calls_at_once_each_get_their_own_answer(make_peer, faulty_peer):
     """A hundred concurrent calls do not mix up their answers."""
+    peer = make_peer(peer_timeout_seconds=60)
     faulty_peer.on("GET", "/n", handler=lambda request: (200, request.query["i"]))
     calls = (peer.get("/n", params={"i": str(i)}) for i in range(100))
     answers = await asyncio.gather(*calls)

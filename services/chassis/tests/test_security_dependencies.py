@@ -76,7 +76,7 @@ async def test_without_a_token_the_answer_says_only_that_one_is_needed(client, h
     assert (await client.get("/maybe", headers=headers)).json() is None
 
 
-@pytest.mark.parametrize("token", ["", "abc", "a.b.c", "é", "x" * 9000])
+@pytest.mark.parametrize("token", ["", "opaque-0815", "a.b.c", "é", "x" * 9000])
 async def test_a_bad_token_is_told_so(client, token):
     """401 with invalid_token and a reason, on optional routes, too."""
     for path in ("/who", "/maybe"):
@@ -85,7 +85,7 @@ async def test_a_bad_token_is_told_so(client, token):
         assert response.status_code == 401
         assert 'Bearer realm="slipway", error="invalid_token", error_desc' in challenge(response)
         assert response.json()["type"] == "urn:slipway:problem:invalid-token"
-        assert token not in response.text or not token
+        assert not token or token not in response.json()["detail"]
 
 
 async def test_an_expired_token_names_the_reason(client, token_issuer):

@@ -36,7 +36,8 @@ async def cache(faulty_peer, fake_clock):
         transport=transport,
         refresh_seconds=300,
         min_refresh_seconds=10,
-        timeout=0.2,
+        connect_timeout=30,
+        timeout=30,
     )
     yield cache
     await cache.close()
@@ -65,7 +66,7 @@ async def test_old_keys_are_refreshed_in_the_background(
     await cache.find(issuer.key.kid)
     fake_clock.advance(301)
     faulty_peer.hang()
-    async with asyncio.timeout(0.1):
+    async with asyncio.timeout(10):
         assert await cache.find(issuer.key.kid)
     await faulty_peer.wait_for_requests(2)
 
@@ -136,6 +137,7 @@ async def test_without_any_key_there_is_no_verdict(  # noqa: PLR0917  (fixtures)
 ):
     """No keys at all: say when to come back, ask once a second at most, recover by itself."""
     getattr(faulty_peer, fault)()
+    cache._timeout = 0.2 if fault == "hang" else 30
     with pytest.raises(KeysUnavailableError) as error:
         await cache.find(issuer.key.kid)
     assert 0 < error.value.retry_after <= 1
@@ -145,6 +147,7 @@ async def test_without_any_key_there_is_no_verdict(  # noqa: PLR0917  (fixtures)
             await cache.find(issuer.key.kid)
     assert len(faulty_peer.requests) == asked
     serve()
+    cache._timeout = 30
     fake_clock.advance(1)
     assert await cache.find(issuer.key.kid)
 

@@ -1,9 +1,10 @@
 """Calls to another service: deadline, retries, circuit breaker, tokens, traces and metrics.
 
 What counts against the breaker: no connection, a lost connection, a timeout, an answer that is not
-HTTP or too large, and any 5xx except 501. What does not: every other answer, a cancelled call, and
-a call that the caller's own deadline cut short before the peer had half of its usual time (else a
-client with a tiny deadline could open breakers for everybody).
+HTTP or too large, and any 5xx except 501. What does not: every other answer, a cancelled call, a
+call that the caller's own deadline cut short before the peer had half of its usual time (else a
+client with a tiny deadline could open breakers for everybody), and a timeout that this process
+noticed late: then its own event loop was too busy to tell who was slow.
 
 What is retried, when the call is idempotent and the retry budget allows: no connection, a lost
 connection, 502, 503, 504 and 429; never a timeout of the answer. A connection that was closed
@@ -40,6 +41,7 @@ NOT_IMPLEMENTED = 501
 TOO_MANY_REQUESTS = 429
 UNAUTHORIZED = 401
 MIN_BUDGET = 0.001
+LATE_SECONDS = 0.1
 
 
 class TokenSource(Protocol):
@@ -253,7 +255,8 @@ class Peer:
             except TimeoutError:
                 status = "deadline" if cut_short else "timeout"
                 span.failed(status)
-                if not cut_short or limit >= call.timeout / 2:
+                fair = not cut_short or limit >= call.timeout / 2
+                if fair and not self._late(started, limit):
                     permit.failure()
                 if cut_short:
                     raise DeadlineExceeded(self.name, sent=True) from None
@@ -261,7 +264,7 @@ class Peer:
             except httpx2.TransportError as exc:
                 status = _reason(exc)
                 span.failed(status)
-                raise self._transport_failure(call, permit, exc) from exc
+                raise self._transport_failure(call, permit, exc, started) from exc
             finally:
                 self._metrics.attempt(
                     self.name, call.method, status, self._clock.monotonic() - started
@@ -282,7 +285,7 @@ class Peer:
         raise fault
 
     def _transport_failure(
-        self, call: _Call, permit: Permit, exc: httpx2.TransportError
+        self, call: _Call, permit: Permit, exc: httpx2.TransportError, started: float
     ) -> Exception:
         if isinstance(exc, ResponseTooLargeError):
             permit.failure()
@@ -293,10 +296,17 @@ class Peer:
                 True  # no verdict: the peer may only have closed an idle connection
             )
             return _Retry(PeerUnavailable(self.name, str(exc)), at_once=True)
-        permit.failure()
+        connect_timeout = self._settings.peer_connect_timeout_seconds
+        timed_out = isinstance(exc, httpx2.TimeoutException)
+        if not (timed_out and self._late(started, connect_timeout)):
+            permit.failure()
         error = PeerUnavailable(self.name, str(exc))
         connect = isinstance(exc, httpx2.ConnectError | httpx2.ConnectTimeout)
         return _Retry(error) if connect or stale else error
+
+    def _late(self, started: float, limit: float) -> bool:
+        """Return whether the end of a wait of `limit` seconds was noticed much too late."""
+        return self._clock.monotonic() - started > limit + LATE_SECONDS
 
     def _delay(self, call: _Call, retry: _Retry) -> float | None:
         """Return the seconds to wait before the next attempt, or None for no further attempt."""

@@ -234,13 +234,17 @@ class FaultyPeer:
             self.connections += 1
             task = asyncio.ensure_future(self._serve(accepted))
             self._open[task] = accepted
-            task.add_done_callback(self._open.pop)
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        # A task that was cancelled before its first step never saw its socket.
+        with contextlib.suppress(OSError):
+            self._open.pop(task).close()
 
     async def _serve(self, accepted: socket.socket) -> None:
         try:
             reader, writer = await asyncio.open_connection(sock=accepted)
         except OSError:
-            accepted.close()
             return
         connection = Connection(reader, writer, accepted)
         try:
