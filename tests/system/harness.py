@@ -56,13 +56,19 @@ class Buyer:
         return {"Authorization": f"Bearer {self.token}"}
 
 
+def _client() -> httpx2.Client:
+    """A client that opens a connection for each request, so that no fault is met twice."""
+    limits = httpx2.Limits(max_keepalive_connections=0)
+    return httpx2.Client(limits=limits, timeout=_CALL_SECONDS, trust_env=False)
+
+
 @dataclass
 class Shop:
     """One running platform. Each test brings its own buyers and items, so it may be shared."""
 
     platform: Platform
     _admin: Buyer | None = None
-    _clients: list[httpx2.Client] = field(default_factory=list)
+    _http: httpx2.Client = field(default_factory=_client)
 
     @classmethod
     def open(cls, home: Path, **env: str) -> Shop:
@@ -77,6 +83,7 @@ class Shop:
         for name in self.names:
             self.signal(name, signal.SIGCONT)
         self.platform.end()
+        self._http.close()
 
     # Addresses and processes.
 
@@ -187,8 +194,11 @@ class Shop:
     ) -> httpx2.Response:
         """One request on a connection of its own."""
         headers = {**(who.headers if who else {}), **more.pop("headers", {})}
-        with httpx2.Client(timeout=_CALL_SECONDS, trust_env=False) as client:
-            return client.request(method, self.url(at) + path, headers=headers, **more)
+        return self._http.request(method, self.url(at) + path, headers=headers, **more)
+
+    def get(self, url: str) -> httpx2.Response:
+        """Read a URL that is not the platform's own."""
+        return self._http.get(url)
 
     def order(
         self, who: Buyer, item: str, quantity: int = 1, key: str | None = None, **more: Any
@@ -215,15 +225,12 @@ class Shop:
         At auth itself: the gateway lets one address sign up five times in a second.
         """
         found = []
-        with httpx2.Client(
-            base_url=self.url("auth"), timeout=_CALL_SECONDS, trust_env=False
-        ) as client:
-            for _ in range(count):
-                email = f"{uuid.uuid4().hex}@example.org"
-                password = secrets.token_urlsafe(18)
-                user = client.post("/v1/users", json={"email": email, "password": password})
-                assert user.status_code == 201, user.text
-                found.append(Buyer(user.json()["id"], _log_in(client, email, password)))
+        for _ in range(count):
+            email, password = f"{uuid.uuid4().hex}@example.org", secrets.token_urlsafe(18)
+            body = {"email": email, "password": password}
+            user = self.call("POST", "/v1/users", at="auth", json=body)
+            assert user.status_code == 201, user.text
+            found.append(Buyer(user.json()["id"], self._log_in(email, password)))
         return found
 
     @property
@@ -241,11 +248,14 @@ class Shop:
                 check=False,
             )
             assert made.returncode == 0, made.stderr
-            with httpx2.Client(
-                base_url=self.url("auth"), timeout=_CALL_SECONDS, trust_env=False
-            ) as client:
-                self._admin = Buyer("admin", _log_in(client, email, password))
+            self._admin = Buyer("admin", self._log_in(email, password))
         return self._admin
+
+    def _log_in(self, email: str, password: str) -> str:
+        form = {"grant_type": "password", "username": email, "password": password}
+        answer = self.call("POST", "/v1/token", at="auth", data=form)
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["access_token"])
 
     def item(self, units: int) -> str:
         """Put a new item into the catalogue, with so many units in stock; its id."""
@@ -318,14 +328,19 @@ class Shop:
         data = [json.loads(row[0]) if isinstance(row[0], str) else row[0] for row in rows]
         return Counter(each["order_id"] for each in data)
 
+    def settle_states(self, buyers: list[Buyer]) -> None:
+        """Wait until the saga is through with the orders of `buyers`; their events may wait."""
+        eventually(
+            lambda: {state for state, _, _ in self.orders_of(buyers).values()}.isdisjoint(
+                OPEN_STATES
+            ),
+            SETTLE_SECONDS,
+        )
+
     def settle(self, buyers: list[Buyer]) -> Counter[str]:
         """Wait until nothing is left to do for orders of `buyers`; how many are in which state."""
-
-        def rest() -> bool:
-            states = {state for state, _, _ in self.orders_of(buyers).values()}
-            return states.isdisjoint(OPEN_STATES) and not self.outbox()["pending"]
-
-        eventually(rest, SETTLE_SECONDS)
+        self.settle_states(buyers)
+        eventually(lambda: not self.outbox()["pending"], SETTLE_SECONDS)
         return Counter(state for state, _, _ in self.orders_of(buyers).values())
 
     def assert_adds_up(self, buyers: list[Buyer], stocked: dict[str, int]) -> Counter[str]:
@@ -418,13 +433,6 @@ def problem(answer: httpx2.Response, status: int) -> dict[str, Any]:
     body = dict(answer.json())
     assert body["status"] == status
     return body
-
-
-def _log_in(client: httpx2.Client, email: str, password: str) -> str:
-    form = {"grant_type": "password", "username": email, "password": password}
-    answer = client.post("/v1/token", data=form)
-    assert answer.status_code == 200, answer.text
-    return str(answer.json()["access_token"])
 
 
 def log_lines(path: Path, matches: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ import httpx2
 from tests.system.harness import Buyer, lines
 
 _GIVE_UP_SECONDS = 120.0
-_PAUSE_SECONDS = 0.1
+_PAUSE_SECONDS = 0.25
 _IN_PROGRESS = "urn:slipway:problem:idempotency-in-progress"
 
 
@@ -70,6 +70,13 @@ class Load:
         async with client(clients) as http, asyncio.TaskGroup() as tasks:
             for _ in range(clients):
                 tasks.create_task(buy())
+
+    async def more(self, answers: int) -> None:
+        """Wait until that many more orders were answered: the service works and is busy."""
+        target, end = len(self.placed) + answers, time.monotonic() + 90
+        while len(self.placed) < target:
+            assert time.monotonic() < end, f"{len(self.placed)} of {target}: {self.seen}"
+            await asyncio.sleep(0.005)
 
     async def place(self, http: httpx2.AsyncClient, buyer: Buyer, item: str, key: str) -> Placed:
         """Place one order, with the same key until there is an answer that is one."""

@@ -29,7 +29,7 @@ async def kill_under_load(shop: Shop, load: Load, kills: int) -> int:
     async def killer() -> int:
         try:
             for number in range(kills):
-                await _after(load, random.randint(1, 2 * ORDERS_PER_KILL), shop)
+                await load.more(random.randint(1, 2 * ORDERS_PER_KILL))
                 # Anywhere inside the few milliseconds that one order takes.
                 await asyncio.sleep(random.uniform(0, 0.05))
                 os.kill(_orders_pid(shop), signal.SIGKILL)
@@ -42,14 +42,6 @@ async def kill_under_load(shop: Shop, load: Load, kills: int) -> int:
         killing = tasks.create_task(killer())
         tasks.create_task(load.run(CLIENTS, done.is_set, limit=5000))
     return killing.result()
-
-
-async def _after(load: Load, answers: int, shop: Shop) -> None:
-    """Wait until that many more orders were answered: the process works again and is busy."""
-    target, end = len(load.placed) + answers, time.monotonic() + 60
-    while len(load.placed) < target:
-        assert time.monotonic() < end, (load.seen, shop.platform.process("orders"))
-        await asyncio.sleep(0.005)
 
 
 def _orders_pid(shop: Shop) -> int:
