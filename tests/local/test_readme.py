@@ -1,0 +1,135 @@
+"""The README and the pages tell the truth: their commands run, their links lead somewhere."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from scripts.local.first_order import order_lines
+from tests.local.platform_handle import ROOT, Platform
+
+PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("charts/*/README.md")])
+DEFAULT_URL = "http://localhost:8080"
+# Run elsewhere: the tests by whoever runs this one, the checks by CI, and a benchmark is no test.
+NOT_HERE = {"make test", "make test SERVICE=info", "make lint typecheck", "make bench"}
+
+
+def commands() -> list[str]:
+    """Every line of the README's shell blocks."""
+    blocks = re.findall(r"^```sh\n(.*?)^```", (ROOT / "README.md").read_text(), re.S | re.M)
+    return [line for block in blocks for line in block.splitlines() if line.strip()]
+
+
+@pytest.fixture
+def slipway(tmp_path: Path) -> Iterator[Platform]:
+    platform = Platform(tmp_path / "home", ("-m", "scripts.local"))
+    yield platform
+    platform.end()
+
+
+@pytest.mark.system
+@pytest.mark.timeout(300)
+def test_the_commands_of_the_readme_run(slipway: Platform, tmp_path: Path) -> None:
+    """Typed line by line into one shell, from `make up` to `make down`, each succeeds."""
+    lines = commands()
+    assert lines[0] == "make up"
+    assert lines[-1] == "make bench"
+    assert set(lines) >= NOT_HERE
+    assert [line for line in order_lines(DEFAULT_URL) if line not in lines] == []
+    up = slipway.up()
+    slipway.wait_ready(up)
+    url = slipway.process("gateway")["url"]
+    asked = [line for line in lines[1:] if line not in NOT_HERE]
+    script = "\n".join(
+        f"{line.replace(DEFAULT_URL, url)} || exit 1; echo '#done'" for line in asked
+    )
+    ran = subprocess.run(
+        [shutil.which("dash") or "sh"],
+        input=f"printf 'paper-lamp-by-the-window\\n' > {tmp_path}/in\n{script}\n".replace(
+            "make admin EMAIL=you@example.org",
+            f"make admin EMAIL=you@example.org < {tmp_path}/in",
+        ),
+        cwd=ROOT,
+        env=slipway.environment(),
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    done = ran.stdout.count("#done")
+    assert ran.returncode == 0, f"`{asked[done]}` failed: {ran.stdout[-800:]}{ran.stderr[-800:]}"
+    assert done == len(asked)
+    assert '"status":"confirmed"' in ran.stdout.replace(" ", "")
+    assert up.wait(timeout=60) in {0, -signal.SIGTERM, 143}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    """A relative link names a file of the tree."""
+    targets = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text())
+    local = [target for target in targets if "://" not in target]
+    assert [target for target in local if not (page.parent / target).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_make_targets_that_pages_name_exist(page: Path) -> None:
+    """`make x` in a page is a target of the Makefile."""
+    text = page.read_text()
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    named = set(re.findall(r"`make ([a-z-]+)", text))
+    assert named <= targets
+
+
+def test_every_service_has_its_runbook() -> None:
+    """The page that `service.yaml` names exists and names the owner that stands there."""
+    found = sorted(ROOT.glob("services/*/service.yaml"))
+    assert len(found) >= 6
+    for path in found:
+        slo = yaml.safe_load(path.read_text())["slo"]
+        page = (ROOT / slo["runbook"]).read_text()
+        assert f"**Owner** {slo['owner']}." in page
+
+
+def test_metrics_of_the_runbooks_exist() -> None:
+    """A metric that a runbook sends people to is made somewhere in the services."""
+    text = "\n".join(page.read_text() for page in ROOT.glob("docs/runbooks/*.md"))
+    named = set(re.findall(r"`([a-z]+(?:_[a-z]+)+)(?:\{[^}]*\})?`", text))
+    source = "\n".join(path.read_text() for path in ROOT.glob("services/*/*/**/*.py"))
+    missing = {
+        name
+        for name in named
+        if f'"{name}"' not in source and f'"{name.removesuffix("_total")}"' not in source
+    }
+    assert named
+    assert missing == set()
+
+
+def test_the_example_of_the_chassis_page_serves(tmp_path: Path) -> None:
+    """The service that docs/chassis.md shows starts and answers, as it is written there."""
+    code = re.search(r"```python\n(.*?)```", (ROOT / "docs/chassis.md").read_text(), re.S)
+    assert code is not None
+    script = (
+        code[1]
+        + "\nfrom fastapi.testclient import TestClient\n"
+        + "with TestClient(create_app()) as client:\n"
+        + "    print(client.get('/v1/greetings/Ada').json(), client.get('/readyz').status_code)\n"
+    )
+    (tmp_path / "example.py").write_text(script)
+    python = ROOT / ".venv" / "bin" / "python"
+    ran = subprocess.run(
+        [str(python), str(tmp_path / "example.py")],
+        capture_output=True,
+        text=True,
+        env={k: v for k, v in os.environ.items() if not k.startswith("GREETER_")},
+        timeout=60,
+        check=False,
+    )
+    assert "{'greeting': 'Hello, Ada.'} 200" in ran.stdout, ran.stderr
