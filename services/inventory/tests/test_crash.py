@@ -81,6 +81,7 @@ async def buy(url, headers, prefix, answered):
                     answered[name] = done.json()["state"]
 
 
+@pytest.mark.timeout(300)  # it starts two processes
 async def test_kill_9_under_load_loses_no_answer_and_no_unit(
     *, start, settings, token_issuer, eventually, adds_up
 ):
@@ -103,7 +104,7 @@ async def test_kill_9_under_load_loses_no_answer_and_no_unit(
             for number in range(BUYERS)
         ]
 
-        async def busy(goal=before + 60):
+        async def busy(goal=before + 40):
             return len(answered) >= goal
 
         await eventually(busy)
