@@ -37,6 +37,7 @@ Hook = Callable[[RecordedRequest], Awaitable[None]]
 CATALOGUE = {
     "desk": ("12.50", "EUR", "available"),
     "lamp": ("3.25", "EUR", "available"),
+    "walnut-desk": ("549.00", "EUR", "available"),
     "rug": ("99.00", "USD", "available"),
     "sofa": ("450.00", "EUR", "coming_soon"),
     "gold": ("90000000000.00", "EUR", "available"),

@@ -10,6 +10,7 @@ import pytest
 from chassis.testing import RecordedRequest
 
 STOCK = 20
+LAMPS = 80
 
 # Every step of an order is a call to a peer: the points between two steps are before and after.
 POINTS = [
@@ -65,11 +66,13 @@ async def at_rest(world, process, users: list[str], *, within: float = 60) -> li
     return found
 
 
-async def check_books(world, users: list[str], orders: list[dict], *, item: str) -> None:
+async def check_books(
+    world, users: list[str], orders: list[dict], *, item: str, stock: int = STOCK
+) -> None:
     """Stock, ledger and reservations agree with the orders; each confirmed one was told once."""
     confirmed = [order for order in orders if order["status"] == "confirmed"]
     sold = sum(line["quantity"] for order in confirmed for line in order["lines"])
-    assert await world.available(item) == STOCK - sold
+    assert await world.available(item) == stock - sold
     assert await world.audit() == []
     for order in orders:
         expected = {"confirmed": "confirmed", "cancelled": "returned", "rejected": "released"}
@@ -158,7 +161,8 @@ async def test_two_processes_killed_under_load(world):
     for process in processes:
         await process.start()
     users = [f"buyer{number}" for number in range(6)]
-    accepted: set[str] = set()
+    accepted: dict[str, int] = {}
+    await world.stock("lamp", LAMPS)
     done = anyio.Event()
 
     async def buy(number: int) -> None:
@@ -177,7 +181,7 @@ async def test_two_processes_killed_under_load(world):
                 continue
             assert answer.status_code in (201, 202, 409), answer.text
             if answer.status_code != 409:
-                accepted.add(answer.json()["id"])
+                accepted[answer.json()["id"]] = answer.status_code
 
     async with anyio.create_task_group() as tasks:
         for number in range(len(users)):
@@ -193,9 +197,11 @@ async def test_two_processes_killed_under_load(world):
     orders = await at_rest(world, processes[0], users)
     by_id = {order["id"]: order for order in orders}
     assert len(by_id) == len(orders)
-    assert accepted <= set(by_id)
-    assert all(by_id[order_id]["status"] == "confirmed" for order_id in accepted)
-    await check_books(world, users, orders, item="lamp")
+    # What was answered 201 is confirmed; what was answered 202 may have found the shelf empty.
+    for order_id, status in accepted.items():
+        ends = {"confirmed"} if status == 201 else {"confirmed", "rejected"}
+        assert by_id[order_id]["status"] in ends
+    await check_books(world, users, orders, item="lamp", stock=LAMPS)
 
 
 @pytest.mark.timeout(300)

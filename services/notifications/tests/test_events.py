@@ -1,0 +1,75 @@
+"""Order events become notifications of the order's owner, once each."""
+
+import anyio
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("kind", "title"),
+    [("order.confirmed", "Order confirmed"), ("order.cancelled", "Order cancelled")],
+)
+async def test_an_order_event_tells_the_owner(world, kind, title):
+    """The notification names the order and its total, for people and for programs."""
+    async with world.client() as client:
+        event = world.event(kind)
+        assert (await world.deliver(client, event)).status_code == 204
+        [told] = await world.inbox(client)
+        assert (told["kind"], told["title"], told["read_at"]) == (kind, title, None)
+        assert "25.00 EUR" in told["body"]
+        assert told["data"] == {
+            "order_id": event["data"]["order_id"],
+            "total": {"amount": "25.00", "currency": "EUR"},
+        }
+
+
+async def test_an_event_that_comes_again_is_told_once(world):
+    """Deliveries of one event, one after the other and at the same time, make one notification."""
+    async with world.client() as client:
+        event = world.event()
+        statuses: list[int] = []
+
+        async def deliver() -> None:
+            statuses.append((await world.deliver(client, event)).status_code)
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(10):
+                tasks.start_soon(deliver)
+        await deliver()
+        assert statuses == [204] * 11
+        assert len(await world.inbox(client)) == 1
+
+
+async def test_two_processes_tell_an_event_once(world):
+    """Two instances on one database share the inbox."""
+    async with world.client() as one, world.client() as two:
+        event = world.event()
+        async with anyio.create_task_group() as tasks:
+            for client in (one, two) * 3:
+                tasks.start_soon(world.deliver, client, event)
+        assert len(await world.inbox(one)) == 1
+
+
+async def test_other_events_are_of_no_interest(world):
+    """An event type that nobody asked for is accepted and makes nothing."""
+    async with world.client() as client:
+        assert (await world.deliver(client, world.event("order.shipped"))).status_code == 204
+        assert await world.inbox(client) == []
+
+
+@pytest.mark.parametrize("data", [None, {}, {"order_id": "o1"}, {"owner": 7, "order_id": "o1"}])
+async def test_an_event_without_an_order_is_refused(world, data):
+    """422, so that the sender keeps it as a dead letter; once it is right it is told."""
+    async with world.client() as client:
+        event = world.event()
+        answer = await world.deliver(client, {**event, "data": data})
+        assert answer.status_code == 422
+        assert (await world.deliver(client, event)).status_code == 204
+        assert len(await world.inbox(client)) == 1
+
+
+async def test_events_need_the_scope_of_a_service(world):
+    """A user cannot make up events."""
+    async with world.client() as client:
+        answer = await client.post("/events", json=world.event(), headers=world.user("u1"))
+        assert answer.status_code == 403
+        assert await world.inbox(client) == []
