@@ -24,7 +24,9 @@ NOT_HERE = {"make test", "make test SERVICE=info", "make lint typecheck", "make 
 
 def commands() -> list[str]:
     """Every line of the README's shell blocks."""
-    blocks = re.findall(r"^```sh\n(.*?)^```", (ROOT / "README.md").read_text(), re.S | re.M)
+    blocks = re.findall(
+        r"^```sh\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE
+    )
     return [line for block in blocks for line in block.splitlines() if line.strip()]
 
 
@@ -83,7 +85,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_make_targets_that_pages_name_exist(page: Path) -> None:
     """`make x` in a page is a target of the Makefile."""
     text = page.read_text()
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = set(re.findall(r"`make ([a-z-]+)", text))
     assert named <= targets
 
@@ -114,7 +116,7 @@ def test_metrics_of_the_runbooks_exist() -> None:
 
 def test_the_example_of_the_chassis_page_serves(tmp_path: Path) -> None:
     """The service that docs/chassis.md shows starts and answers, as it is written there."""
-    code = re.search(r"```python\n(.*?)```", (ROOT / "docs/chassis.md").read_text(), re.S)
+    code = re.search(r"```python\n(.*?)```", (ROOT / "docs/chassis.md").read_text(), re.DOTALL)
     assert code is not None
     script = (
         code[1]
