@@ -1,12 +1,16 @@
 """The commands of auth, as an operator runs them: real processes on each database."""
 
 import asyncio
+import io
 import os
 import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import anyio.to_thread
 import pytest
+
+from auth.__main__ import main
 
 KEY = "mrze8BI0VniavN7wEjRWeJq83vASNFZ4mrze8BI0Vng="
 PASSWORD = "eleven green lanterns"
@@ -20,33 +24,48 @@ def url(migrated_database_url: Callable[[str], str]) -> str:
 
 
 @pytest.fixture
-def run(url: str) -> Command:
-    """Run `python -m auth ...`; return its exit code, stdout and stderr."""
+def run(url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Run a command in this process; return its exit code, stdout and stderr."""
 
     async def command(*arguments: str, stdin: str = "", **variables: str) -> tuple[int, str, str]:
-        inherited = {name: value for name, value in os.environ.items() if name[:5] != "AUTH_"}
-        environment = {
-            **inherited,
-            "AUTH_DATABASE_URL": url,
-            "AUTH_KEY_ENCRYPTION_KEY": KEY,
-            "AUTH_ARGON2_MEMORY_KIB": "8",
-            **variables,
-        }
+        with monkeypatch.context() as patch:
+            for name in [name for name in os.environ if name.startswith("AUTH_")]:
+                patch.delenv(name)
+            for name, value in {**environment(url), **variables}.items():
+                patch.setenv(name, value)
+            patch.setattr("sys.stdin", io.StringIO(stdin))
+            code = await anyio.to_thread.run_sync(main, arguments)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return command
+
+
+def environment(url: str) -> dict[str, str]:
+    """What an operator sets."""
+    return {
+        "AUTH_DATABASE_URL": url,
+        "AUTH_KEY_ENCRYPTION_KEY": KEY,
+        "AUTH_ARGON2_MEMORY_KIB": "8",
+    }
+
+
+async def test_a_command_is_a_process_that_says_one_line(url: str) -> None:
+    """`python -m auth` with the password on stdin, and its exit code for a bad one."""
+    inherited = {name: value for name, value in os.environ.items() if name[:5] != "AUTH_"}
+    for password, code, stream in ((PASSWORD, 0, "created administrator "), ("short", 2, "")):
         process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "auth",
-            *arguments,
-            env=environment,
+            *(sys.executable, "-m", "auth", "create-admin", "--password-stdin"),
+            *("--email", f"root{code}@example.com"),
+            env={**inherited, **environment(url)},
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
-        out, err = await process.communicate(stdin.encode())
-        assert process.returncode is not None
-        return process.returncode, out.decode(), err.decode()
-
-    return command
+        out, err = await process.communicate(f"{password}\n".encode())
+        assert process.returncode == code
+        assert out.decode().startswith(stream)
+        assert (out + err).count(b"\n") == 1
 
 
 async def test_the_first_administrator_is_made_once(
