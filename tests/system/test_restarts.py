@@ -37,8 +37,11 @@ REPLICATED = ("items", "orders")
 
 
 @contextlib.contextmanager
-def second_gateway(shop: Shop, directory: Path, more: dict[str, int]) -> Iterator[str]:
-    """An Envoy with the chart's configuration and one more endpoint for some clusters; its URL."""
+def second_gateway(shop: Shop, directory: Path, more: dict[str, int]) -> Iterator[tuple[str, str]]:
+    """An Envoy with the chart's configuration and one more endpoint for some clusters.
+
+    Its URL and that of its admin interface.
+    """
     http, admin = pick_free(2)
     ports = {name: shop.platform.process(name)["port"] for name in topology.load().services}
     text = gateway.render(
@@ -73,7 +76,7 @@ def second_gateway(shop: Shop, directory: Path, more: dict[str, int]) -> Iterato
             return False
 
         eventually(ready, 60)
-        yield f"http://127.0.0.1:{http}"
+        yield f"http://127.0.0.1:{http}", admin_url
     finally:
         process.terminate()
         process.wait(20)
@@ -143,7 +146,7 @@ async def test_sigterm_under_load_loses_no_response(shop: Shop, tmp_path: Path) 
     with (
         shop.second("items", ports["items"]) as items,
         shop.second("orders", ports["orders"]) as orders,
-        second_gateway(shop, tmp_path, ports) as url,
+        second_gateway(shop, tmp_path, ports) as (url, admin),
     ):
         clients = Clients(url, item, buyers)
 
@@ -151,8 +154,10 @@ async def test_sigterm_under_load_loses_no_response(shop: Shop, tmp_path: Path) 
             clients.more(20)
             for name, other in (("items", items), ("orders", orders)):
                 _restart_first(shop, name)
+                _none_left_out(shop, admin, name)
                 clients.more(20)
                 _restart_second(other, ended)
+                _none_left_out(shop, admin, name)
                 clients.more(20)
 
         began = time.monotonic()
@@ -181,3 +186,11 @@ def _restart_first(shop: Shop, name: str) -> None:
 def _restart_second(other: Second, ended: list[int]) -> None:
     ended.append(other.end())
     other.start()
+
+
+def _none_left_out(shop: Shop, admin: str, name: str) -> None:
+    """A rollout goes on when the new process serves: wait until Envoy sends it requests again."""
+    gauge = f"cluster.{name}.outlier_detection.ejections_active"
+    eventually(
+        lambda: shop.get(f"{admin}/stats?filter=^{gauge}$").text.strip() == f"{gauge}: 0", 60
+    )
