@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 T = TypeVar("T")
 
 
-def eventually(get: Callable[[], T], seconds: float = 30.0) -> T:
+def eventually(get: Callable[[], T | None], seconds: float = 30.0) -> T:
     """The first true value of `get`; fails the test when there is none in time."""
     end = time.monotonic() + seconds
     while not (value := get()):
@@ -82,7 +82,7 @@ class Platform:
     def status(self) -> dict[str, Any]:
         """The last state that the runner wrote."""
         try:
-            return json.loads((self.home / "run" / "status.json").read_text())
+            return dict(json.loads((self.home / "run" / "status.json").read_text()))
         except FileNotFoundError:
             return {"phase": None, "pid": None, "processes": []}
 
@@ -102,7 +102,7 @@ class Platform:
                 raise AssertionError(f"the runner ended: {process.communicate()[0]}")
             status = self.status()
             mine = process is None or status["pid"] == process.pid
-            return mine and status["phase"] == "ready"
+            return bool(mine and status["phase"] == "ready")
 
         eventually(ready, 60)
 

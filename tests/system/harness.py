@@ -81,7 +81,7 @@ class Shop:
     def close(self) -> None:
         """Stop everything."""
         for name in self.names:
-            self.signal(name, signal.SIGCONT)
+            self.send(name, signal.SIGCONT)
         self.platform.end()
         self._http.close()
 
@@ -100,7 +100,7 @@ class Shop:
         """The pid of a running process."""
         return int(eventually(lambda: self.platform.process(name)["pid"]))
 
-    def signal(self, name: str, number: signal.Signals) -> int:
+    def send(self, name: str, number: signal.Signals) -> int:
         """Send a signal to a process; its pid."""
         pid = self.platform.process(name)["pid"] or 0
         if pid and alive(pid):
@@ -136,10 +136,17 @@ class Shop:
         finally:
             os.kill(pid, signal.SIGCONT)
 
+    def restart(self, name: str, number: signal.Signals) -> None:
+        """End a process by a signal; returns when the one that the runner starts next is ready."""
+        old = self.pid(name)
+        os.kill(old, number)
+        eventually(lambda: self.platform.process(name)["pid"] not in {None, old}, SETTLE_SECONDS)
+        self.wait_ready(name)
+
     def recover(self) -> None:
         """Undo every fault and wait until all processes are ready and answer."""
         for name in self.names:
-            self.signal(name, signal.SIGCONT)
+            self.send(name, signal.SIGCONT)
             if self.platform.process(name)["state"] == "held":
                 self.start(name)
         for name in self.names:
@@ -153,7 +160,7 @@ class Shop:
             if process["pid"] is None or not alive(process["pid"]):
                 return False
             if name == "gateway":
-                return process["state"] == "ready"
+                return bool(process["state"] == "ready")
             try:
                 return self.call("GET", "/readyz", at=name).status_code == 200
             except httpx2.TransportError:

@@ -41,7 +41,7 @@ class Placed:
     item: str
     key: str
     status: int
-    order_id: str | None
+    order_id: str
     tries: int
 
 

@@ -8,6 +8,7 @@ import random
 import signal
 import time
 
+import httpx2
 import pytest
 
 from tests.local.platform_handle import alive
@@ -57,7 +58,7 @@ async def assert_one_order_per_key(shop: Shop, load: Load) -> None:
     assert {placed.order_id for placed in load.placed} == set(shop.orders_of(load.buyers))
     states = {order_id: state for order_id, (state, _, _) in shop.orders_of(load.buyers).items()}
 
-    async def again(http: object, placed: Placed) -> None:
+    async def again(http: httpx2.AsyncClient, placed: Placed) -> None:
         async with gate:
             repeated = await load.place(http, placed.buyer, placed.item, placed.key)
         assert repeated.order_id == placed.order_id, (placed, repeated)

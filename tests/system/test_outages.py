@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 
@@ -80,12 +79,7 @@ def test_services_started_while_auth_is_down_recover_by_themselves(shop: Shop) -
     item, [buyer] = shop.item(10), shop.buyers(1)
     with shop.outage("auth"):
         for name in ("orders", "inventory"):
-            old = shop.pid(name)
-            os.kill(old, signal.SIGKILL)
-            eventually(
-                lambda name=name, old=old: shop.platform.process(name)["pid"] not in {None, old}, 30
-            )
-            shop.wait_ready(name)
+            shop.restart(name, signal.SIGKILL)
         unknown = shop.order(buyer, item)
         assert problem(unknown, 503)
         assert unknown.headers["Retry-After"]

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
-import os
 import signal
 import subprocess
 import time
@@ -153,7 +152,7 @@ async def test_sigterm_under_load_loses_no_response(shop: Shop, tmp_path: Path) 
         def restart_all() -> None:
             clients.more(20)
             for name, other in (("items", items), ("orders", orders)):
-                _restart_first(shop, name)
+                shop.restart(name, signal.SIGTERM)
                 _none_left_out(shop, admin, name)
                 clients.more(20)
                 _restart_second(other, ended)
@@ -173,14 +172,6 @@ async def test_sigterm_under_load_loses_no_response(shop: Shop, tmp_path: Path) 
     print(
         f"\n4 restarts in {took:.0f} s: reads {dict(clients.reads)}, writes {dict(clients.writes)}"
     )
-
-
-def _restart_first(shop: Shop, name: str) -> None:
-    """SIGTERM for the process that the runner keeps; back when its successor is ready."""
-    old = shop.pid(name)
-    os.kill(old, signal.SIGTERM)
-    eventually(lambda: shop.platform.process(name)["pid"] not in {None, old}, 60)
-    shop.wait_ready(name)
 
 
 def _restart_second(other: Second, ended: list[int]) -> None:
