@@ -6,6 +6,7 @@ kernel's account of the server process) more than the requests per second. It as
 
     python tests/load/bench.py [--rounds 15] [--seconds 1] [--connections 32]
                                [--gateway http://127.0.0.1:8080/v1/items/ID]
+                               [--orders http://127.0.0.1:8080/v1/orders --token JWT --order JSON]
 """
 
 import argparse
@@ -81,6 +82,26 @@ def load(target: Target, seconds: float, connections: int) -> dict:
     return json.loads(result.stdout)
 
 
+def orders(url: str, token: str, order: str, seconds: float) -> str:
+    """Place orders by 50 clients at once; return the line that says how long each took."""
+    parts = urlsplit(url)
+    result = subprocess.run(
+        [
+            sys.executable, str(HERE / "client.py"), parts.hostname or "127.0.0.1",
+            str(parts.port or 80), parts.path, "--seconds", str(seconds), "--connections", "50",
+            "--method", "POST", "--header", f"authorization: Bearer {token}",
+            "--header", "content-type: application/json", "--body", order,
+        ],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    figures = json.loads(result.stdout)
+    return (
+        f"POST {parts.path} by 50 clients: {figures['requests'] / figures['seconds']:.0f}/s,"
+        f" median {figures['p50_ms']:.1f} ms, 99th percentile {figures['p99_ms']:.1f} ms,"
+        f" {figures['errors']} errors"
+    )
+
+
 def _wrk(target: Target, seconds: float, connections: int) -> dict:
     script = HERE / "report.lua"
     result = subprocess.run(
@@ -146,6 +167,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--gateway", help="URL of an item through a running gateway")
+    parser.add_argument("--orders", help="URL to place orders at, through a running gateway")
+    parser.add_argument("--token", default="", help="access token for --orders")
+    parser.add_argument("--order", default="{}", help="body of an order, for --orders")
     parser.add_argument("--only", help="comma-separated targets")
     arguments = parser.parse_args()
     names = arguments.only.split(",") if arguments.only else ["bare", "chassis", "typical"]
@@ -174,6 +198,8 @@ def main() -> None:
                 for target in targets[turn:] + targets[:turn]:
                     measure(target, arguments.seconds, arguments.connections)
             print(report(targets))
+            if arguments.orders:
+                print(orders(arguments.orders, arguments.token, arguments.order, 10.0))
         finally:
             for process in processes:
                 process.terminate()

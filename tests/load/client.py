@@ -46,7 +46,7 @@ class Connection(asyncio.Protocol):
         length = _LENGTH.search(head)
         complete = len(body) >= int(length.group(1)) if length else body.endswith(b"0\r\n\r\n")
         if complete:
-            self.results.add(time.perf_counter() - self.sent, head[9:12] == b"200")
+            self.results.add(time.perf_counter() - self.sent, head[9:10] == b"2")
             self.buffer = b""
             self.next()
 

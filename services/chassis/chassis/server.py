@@ -17,6 +17,7 @@ import gc
 import logging
 import math
 import os
+import select
 import socket
 import time
 from collections.abc import Awaitable, Callable
@@ -33,8 +34,8 @@ BACKLOG = 2048
 LINGER_SECONDS = 0.5
 """How long an idle connection stays open after the listener closed, for a request on its way."""
 
-ACCEPT_SECONDS = 0.05
-"""Before the listener closes: time to accept what the kernel already took, or it would reset it."""
+ACCEPT_SECONDS = 1.0
+"""Before the listener closes: the longest time to accept what the kernel already took."""
 
 _POLL = 0.02
 _log = logging.getLogger("chassis.server")
@@ -115,6 +116,17 @@ def _asynchronous(notify: Callable[[], None]) -> Callable[[], Awaitable[None]]:
     return call
 
 
+async def _accept_waiting(sockets: list[socket.socket], seconds: float) -> None:
+    """Let the loop accept the connections that wait in the kernel: closing would reset them."""
+    waiting = select.poll()
+    for listener in sockets:
+        waiting.register(listener.fileno(), select.POLLIN)
+    ends = time.monotonic() + seconds
+    await asyncio.sleep(0)
+    while waiting.poll(0) and time.monotonic() < ends:  # noqa: ASYNC110  (the kernel has no event)
+        await asyncio.sleep(0)
+
+
 class DrainingServer(uvicorn.Server):
     """uvicorn with the end that the module describes. Durations are in seconds."""
 
@@ -151,7 +163,7 @@ class DrainingServer(uvicorn.Server):
         """Close the listener, let requests arrive that are on their way, drain, close."""
         self._lifecycle.draining = True
         ends = time.monotonic() + self._drain
-        await asyncio.sleep(ACCEPT_SECONDS)
+        await _accept_waiting(sockets or [], min(ACCEPT_SECONDS, self._drain))
         _log.info("draining %d connections", len(self.server_state.connections))
         for server in self.servers:
             server.close()
