@@ -140,6 +140,7 @@ class OrdersProcess:
             },
         }
         self._process: subprocess.Popen[bytes] | None = None
+        self._killing = anyio.Lock()
 
     async def start(self) -> None:
         """Start, and return when it is ready."""
@@ -159,10 +160,11 @@ class OrdersProcess:
 
     async def kill(self) -> None:
         """End it with SIGKILL, in the middle of whatever it does."""
-        if self._process is not None:
-            self._process.kill()
-            await anyio.to_thread.run_sync(self._process.wait)
-            self._process = None
+        async with self._killing:
+            if self._process is not None:
+                self._process.kill()
+                await anyio.to_thread.run_sync(self._process.wait)
+                self._process = None
 
 
 @dataclass
