@@ -77,7 +77,8 @@ virtual_hosts:
       retry_host_predicate:
         - name: envoy.retry_host_predicates.previous_hosts
           typed_config: {"@type": type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate}
-      host_selection_retry_max_attempts: 3
+      # A dead host has the fewest requests: of two, each look picks it again with 3/4.
+      host_selection_retry_max_attempts: 20
   {{- if gt (float64 $timeout) 0.0 }}
   request_headers_to_add:
     - header: {key: x-request-timeout-ms, value: {{ max 1 (sub (mulf 1000.0 (float64 $timeout) | int64) (int64 $values.timeouts.budgetSlackMilliseconds)) | quote }}}
