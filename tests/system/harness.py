@@ -23,6 +23,7 @@ import psycopg
 
 from scripts.local.home import Home
 from scripts.local.options import Options
+from scripts.local.procs import end_with_parent
 from scripts.local.slipway import Slipway
 from tests.local.platform_handle import ROOT, Platform, alive, eventually
 
@@ -74,8 +75,30 @@ class Shop:
     def open(cls, home: Path, **env: str) -> Shop:
         """Start the platform on free ports and wait until it is ready."""
         platform = Platform(home, ("-m", "scripts.local"), {**QUICK, **env})
-        started = platform.run("up", "--detach", timeout=180)
-        assert started.returncode == 0, started.stdout + started.stderr
+        home.mkdir()
+        with (home / "output.log").open("w") as output:
+            process = subprocess.Popen(
+                [sys.executable, *platform.program, "up"],
+                cwd=ROOT,
+                env=platform.environment(),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+                # A killed test run leaves nothing behind.
+                preexec_fn=end_with_parent(),  # noqa: PLW1509  (made before the fork)
+            )
+        platform.started.append(process)
+
+        def ready() -> bool:
+            assert process.poll() is None, (home / "output.log").read_text()
+            return bool(platform.status()["phase"] == "ready")
+
+        try:
+            eventually(ready, 180)
+        except BaseException:
+            platform.end()
+            raise
         return cls(platform)
 
     def close(self) -> None:
