@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import random
 import signal
 import sqlite3
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from contextlib import closing
 from datetime import UTC, datetime, timedelta, timezone
 
+import anyio
 import psycopg
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
@@ -217,6 +219,51 @@ async def test_fifty_writers_of_one_process_all_succeed(database):
     await asyncio.gather(*(add_one() for _ in range(50)))
     async with database.reading() as session:
         assert await session.scalar(select(Row.number)) == 50
+
+
+# A connection of psycopg that is cancelled while it opens is closed by its finaliser, which warns.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+async def test_cancelled_work_leaves_the_pools_usable(open_database):
+    """Cancelled at any moment, once or again and again, work ends and gives its connection back."""
+    registry = CollectorRegistry()
+    database = await open_database(registry, database_pool_size=4)
+    async with database.session() as session:
+        session.add(Row(id=1))
+
+    async def work():
+        while True:
+            async with database.reading() as session:
+                await session.execute(select(Row))
+            async with database.session() as session:
+                await session.execute(update(Row).values(number=Row.number + 1))
+
+    async def bounded(seconds):
+        with anyio.move_on_after(seconds):
+            await work()
+
+    rng = random.Random(7)
+    for round_ in range(60):
+        tasks = [asyncio.create_task(work()) for _ in range(3)]
+        tasks.append(asyncio.create_task(bounded(rng.uniform(0, 0.02))))
+        await asyncio.sleep(rng.uniform(0, 0.02))
+        for _ in range(1 + round_ % 3):
+            for task in tasks[:3]:
+                task.cancel()
+            await asyncio.sleep(0)
+        _, pending = await asyncio.wait(tasks, timeout=20)
+        assert not pending
+        assert all(task.cancelled() for task in tasks[:3])
+        assert tasks[3].exception() is None
+    await until_unused(registry)
+    async with database.session() as session:
+        await session.execute(update(Row).values(number=0))
+
+
+async def until_unused(registry):
+    """A connection of a cancelled task may come back a moment after the task has ended."""
+    async with asyncio.timeout(10):
+        while registry.get_sample_value("db_pool_connections", {"state": "used"}):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
 
 async def test_an_exhausted_pool_is_unavailable(open_database):

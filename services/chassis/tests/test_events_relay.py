@@ -248,6 +248,7 @@ async def test_an_open_breaker_uses_up_no_tries(make_runtime, faulty_peer, fake_
         clock=fake_clock,
         breaker_failures=1,
         breaker_reset_seconds=30,
+        outbox_backoff_cap_seconds=60,
         outbox_max_attempts=2,
         outbox_batch=1,
     )

@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry, PoolProxiedConnection
 from sqlalchemy.util import await_only
 
+from chassis.database import driver
 from chassis.settings import DatabaseSettings
 
 # Virtual-machine instructions of SQLite between two looks at the clock; about a millisecond.
@@ -114,7 +115,10 @@ def _sqlite_engine(
         pool_size=1 if writing else settings.database_pool_size,
         max_overflow=0,
         pool_timeout=settings.database_pool_timeout_seconds,
-        connect_args={"timeout": settings.statement_timeout_seconds},
+        connect_args={
+            "timeout": settings.statement_timeout_seconds,
+            "async_creator_fn": driver.connect,
+        },
         hide_parameters=True,
     )
     _configure_sqlite(engine, settings.statement_timeout_seconds, writing=writing)
