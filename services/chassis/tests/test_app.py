@@ -13,9 +13,9 @@ from fastapi import APIRouter, Depends, FastAPI, Form, HTTPException, Query
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from chassis import ApiVersion, Problem, RuntimeDep, ServiceSettings, create_app, problems
+from chassis import ApiVersion, Problem, RuntimeDep, ServiceSettings, create_app
 from chassis.http.deadline import current_deadline
-from chassis.problems import MEDIA_TYPE
+from chassis.problems import MEDIA_TYPE, problems
 from chassis.runtime import Runtime
 
 router = APIRouter(prefix="/items", tags=["items"])

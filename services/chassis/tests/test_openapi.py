@@ -5,8 +5,8 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 from pydantic import BaseModel
 
-from chassis import ApiVersion, ServiceSettings, create_app, problems
-from chassis.problems import MEDIA_TYPE
+from chassis import ApiVersion, ServiceSettings, create_app
+from chassis.problems import MEDIA_TYPE, problems
 from chassis.security.dependencies import requires
 
 router = APIRouter(prefix="/things")

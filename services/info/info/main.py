@@ -3,8 +3,9 @@
 from fastapi import APIRouter, FastAPI
 from pydantic import BaseModel, Field
 
-from chassis import Clock, load_settings, problems
+from chassis import Clock, load_settings
 from chassis import create_app as create_service
+from chassis.problems import problems
 from info.access import Authenticated
 from info.settings import Settings
 
