@@ -36,8 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         line = asyncio.run(_run(arguments, load_settings(Settings)))
-    except (InputError, SettingsError, RotationConflictError, passwords.WeakPasswordError) as exc:
+    except (InputError, SettingsError, RotationConflictError) as exc:
         return _refuse(str(exc))
+    except passwords.WeakPasswordError as exc:
+        return _refuse(f"the password is refused: {exc}")
     except SealError as exc:
         return _refuse(f"AUTH_KEY_ENCRYPTION_KEY: {exc}")
     except SQLAlchemyError as exc:

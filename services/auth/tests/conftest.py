@@ -30,8 +30,16 @@ CLIENTS = {
     "odd": {"secret": "p%2+ ss:wörd", "scopes": ["tokens:introspect"]},
 }
 KEY_ENCRYPTION_KEY = "q83vASNFZ4mrze8BI0VniavN7wEjRWeJq83vASNFZ4k="
-# Cheap argon2: the settings refuse it in production.
-CHEAP: dict[str, Any] = {"argon2_memory_kib": 8, "argon2_passes": 1, "clients": CLIENTS}
+DEFAULTS: dict[str, Any] = {
+    # Cheap argon2: the settings refuse it in production.
+    "argon2_memory_kib": 8,
+    "argon2_passes": 1,
+    "clients": CLIENTS,
+    # A busy machine must not turn a test of many requests at once into one of overload.
+    "database_pool_timeout_seconds": 60,
+    "statement_timeout_seconds": 60,
+    "request_timeout_seconds": 60,
+}
 
 
 class Api:
@@ -138,7 +146,7 @@ def auth_settings(
                 stored.append(stored_key)
         return make_settings(
             Settings,
-            **{**CHEAP, "issuer": "http://auth.test", "database_url": url, **overrides},
+            **{**DEFAULTS, "issuer": "http://auth.test", "database_url": url, **overrides},
         )
 
     return make

@@ -13,6 +13,9 @@ from typing import Any
 
 import httpx2
 
+from auth.settings import Settings
+from chassis.migrations import migrate
+
 PASSWORD = "seven wet otters hum"
 Server = tuple[httpx2.AsyncClient, asyncio.subprocess.Process]
 
@@ -34,11 +37,9 @@ async def serving(folder: Path) -> AsyncIterator[Server]:
         "AUTH_PORT": str(port),
         "AUTH_ARGON2_MEMORY_KIB": "8",
     }
-    command = [sys.executable, "-m", "chassis"]
-    migrated = await asyncio.create_subprocess_exec(*command, "migrate", "auth", env=environment)
-    assert await migrated.wait() == 0
+    command = (sys.executable, "-m", "chassis", "serve", "auth")
     process = await asyncio.create_subprocess_exec(
-        *command, "serve", "auth", env=environment, stderr=asyncio.subprocess.DEVNULL
+        *command, env=environment, stderr=asyncio.subprocess.DEVNULL
     )
     try:
         async with httpx2.AsyncClient(
@@ -67,8 +68,12 @@ async def sign_up(client: httpx2.AsyncClient, number: int) -> Any:
     return await client.post("/v1/users", json=body)
 
 
-async def test_a_sign_up_that_was_answered_survives_kill_9(tmp_path: Path) -> None:
+async def test_a_sign_up_that_was_answered_survives_kill_9(
+    tmp_path: Path, make_settings: Any
+) -> None:
     """Killed under load: every 201 logs in afterwards, and tokens of before still verify."""
+    settings = make_settings(Settings, database_url=f"sqlite:///{tmp_path}/auth.db")
+    await migrate("auth", settings)
     accepted: list[int] = []
     async with serving(tmp_path) as (client, process):
         assert (await sign_up(client, 0)).status_code == 201
