@@ -2,7 +2,7 @@
 
 A cursor is the sort key of the last row, with a checksum. The checksum finds damage and a cursor
 of another list; it is no secret and guards nothing: a query must restrict rows to what the
-caller may see whatever the cursor says.
+caller may see whatever the cursor says, and what a forged one holds is checked like any input.
 """
 
 import base64
@@ -17,8 +17,10 @@ from typing import Annotated, Any, Generic, TypeVar
 from fastapi import Depends, Query
 from pydantic import BaseModel, Field
 from sqlalchemy import ColumnElement, Select, and_, literal, or_
+from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.sql.operators import desc_op
+from sqlalchemy.types import TypeDecorator
 
 from chassis.problems import Problem
 
@@ -28,6 +30,7 @@ DEFAULT_LIMIT = 20
 MAX_LIMIT = 100
 _CHECKSUM_BYTES = 8
 _MAX_CURSOR = 4096
+_MAX_INTEGER = 2**63
 
 
 class Page(BaseModel, Generic[T]):
@@ -76,6 +79,7 @@ def encode_cursor(values: Sequence[Any], *, scope: str = "") -> str:
 
     Raises:
         TypeError: for a value of another type.
+        ValueError: for a text or integer that no column can hold.
     """
     payload = json.dumps([_pack(value) for value in values], separators=(",", ":")).encode()
     return _encoded(_checksum(payload, scope) + payload)
@@ -97,7 +101,10 @@ def decode_cursor(cursor: str, *, scope: str = "") -> list[Any]:
     # The last character has bits that no byte uses: one cursor has one spelling.
     if checksum != _checksum(payload, scope) or _encoded(raw) != cursor:
         raise bad_cursor()
-    return [_unpack(tag, text) for tag, text in json.loads(payload)]
+    try:
+        return [_unpack(tag, text) for tag, text in json.loads(payload)]
+    except (ValueError, TypeError, ArithmeticError, RecursionError):
+        raise bad_cursor() from None
 
 
 def _encoded(raw: bytes) -> str:
@@ -116,9 +123,9 @@ def _pack(value: Any) -> tuple[str, str]:
         case bool():
             return "b", str(int(value))
         case str():
-            return "s", value
+            return "s", _storable(value)
         case int():
-            return "i", str(value)
+            return "i", str(_of_64_bits(value))
         case Decimal():
             return "d", str(value)
         case datetime() if value.tzinfo is not None:
@@ -133,14 +140,47 @@ def _unpack(tag: str, text: str) -> Any:
         case "b":
             return text == "1"
         case "s":
-            return text
+            return _storable(text)
         case "i":
-            return int(text)
+            return _of_64_bits(int(text))
         case "d":
             return Decimal(text)
         case "t":
-            return datetime.fromisoformat(text)
+            return datetime.fromisoformat(text).astimezone(UTC)
     raise ValueError(tag)
+
+
+def _storable(text: str) -> str:
+    if "\x00" in text:
+        raise ValueError("no database stores a NUL character")
+    text.encode()  # a UnicodeEncodeError, which is a ValueError, for a lone surrogate
+    return text
+
+
+def _of_64_bits(number: int) -> int:
+    if not -_MAX_INTEGER <= number < _MAX_INTEGER:
+        raise ValueError("no column holds an integer of more than 64 bits")
+    return number
+
+
+def require_fit(values: Sequence[Any], columns: Sequence[ColumnElement[Any]]) -> None:
+    """Refuse a decoded sort key that cannot be one of these columns.
+
+    Raises:
+        Problem: 400, for another number of values or one that its column cannot hold.
+    """
+    if len(values) != len(columns):
+        raise bad_cursor()
+    for value, column in zip(values, columns, strict=True):
+        kind = column.type
+        try:
+            while isinstance(kind, TypeDecorator):
+                kind.process_bind_param(value, DefaultDialect())
+                kind = kind.impl_instance
+        except (ValueError, TypeError, ArithmeticError, AttributeError):
+            raise bad_cursor() from None
+        if not isinstance(value, kind.python_type):
+            raise bad_cursor()
 
 
 def _column(order: ColumnElement[Any]) -> tuple[ColumnElement[Any], bool]:
@@ -162,8 +202,7 @@ def keyset(
     if after is None:
         return query
     columns = [_column(item) for item in order]
-    if len(after) != len(columns):
-        raise bad_cursor()
+    require_fit(after, [column for column, _ in columns])
     values = [
         literal(value, type_=column.type) for value, (column, _) in zip(after, columns, strict=True)
     ]

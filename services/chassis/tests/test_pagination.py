@@ -1,6 +1,7 @@
 """Pages: opaque cursors, stable while rows come and go, damage found."""
 
 import base64
+import json
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Annotated
@@ -14,7 +15,16 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from chassis import create_app
 from chassis.database import Database, ReadSessionDep, UtcDateTime
 from chassis.money import ExactDecimal
-from chassis.pagination import Cursor, CursorParams, Page, decode_cursor, encode_cursor, paginate
+from chassis.pagination import (
+    Cursor,
+    CursorParams,
+    Page,
+    _checksum,
+    _encoded,
+    decode_cursor,
+    encode_cursor,
+    paginate,
+)
 from chassis.problems import Problem
 from chassis.settings import DatabaseSettings
 
@@ -37,7 +47,7 @@ class Thing(Base):
 VALUES = [
     ["a", 1, None],
     [datetime(2026, 5, 4, 12, 0, 0, 123456, UTC), "0197a4f0-3f7e-7c3a-9a53-2f1f6c0a7d11"],
-    [Decimal("12.50"), True, False, -(2**60), "\N{SNOWMAN}\x00"],
+    [Decimal("12.50"), True, False, -(2**60), "\N{SNOWMAN}\x01"],
     [],
 ]
 
@@ -85,6 +95,44 @@ def test_a_cursor_of_another_list_is_400():
     cursor = encode_cursor([1], scope="name=a")
     with pytest.raises(Problem):
         decode_cursor(cursor, scope="name=b")
+
+
+def forged(payload: object, scope: str = "") -> str:
+    """Return a cursor with a right checksum, as anybody can make one who reads this code."""
+    raw = json.dumps(payload).encode()
+    return _encoded(_checksum(raw, scope) + raw)
+
+
+HOSTILE = [
+    {"a": 1}, 5, None, [1], [["s"]], [["z", "1"]], [["t", "x"]], [["t", "0001-01-01T00:00+23:59"]],
+    [["d", "abc"]], [["i", "1.5"]], [["i", str(2**63)]], [["i", "9" * 3000]], [["i", None]],
+    [["s", "\x00"]], [["s", "\ud800"]], [["s", 7]],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("payload", HOSTILE, ids=str)
+def test_a_forged_cursor_is_400(payload):
+    """The checksum is no secret, so what a cursor holds is input like any other."""
+    with pytest.raises(Problem) as raised:
+        decode_cursor(forged(payload))
+    assert raised.value.status == 400
+
+
+UNFIT = [
+    [["i", "1"]], [["s", "a"], ["i", "1"]], [["i", "1"], ["s", "1"]], [["n", ""], ["i", "1"]],
+    [["d", "NaN"], ["i", "1"]], [["d", "1E+40"], ["i", "1"]], [["d", "0.00001"], ["i", "1"]],
+    [["t", "2026-01-01T00:00:00+00:00"], ["i", "1"]],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("payload", UNFIT, ids=str)
+async def test_a_forged_sort_key_is_400(database, payload):
+    """A value that its column cannot hold does not come as far as the database."""
+    order = (Thing.price, Thing.id)
+    async with database.reading() as session:
+        with pytest.raises(Problem) as raised:
+            await paginate(session, select(Thing), order, Cursor(forged(payload), 3))
+    assert raised.value.status == 400
 
 
 def test_a_value_that_cannot_be_kept_is_refused():
@@ -210,9 +258,7 @@ async def test_a_route_with_pages(app_client, make_settings, database):
             "items": [{"id": each} for each in range(21, 26)],
             "next_cursor": None,
         }
-        foreign = await client.get(
-            "/things", params={"cursor": first["next_cursor"], "name": "n1"}
-        )
+        foreign = await client.get("/things", params={"cursor": first["next_cursor"], "name": "n1"})
         assert foreign.status_code == 400
         assert foreign.headers["content-type"] == "application/problem+json"
         assert foreign.json()["type"] == "urn:slipway:problem:bad-cursor"

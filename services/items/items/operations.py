@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from chassis.etags import etag, not_modified, require_match
 from chassis.idempotency import Idempotency
 from chassis.ids import new_id
-from chassis.pagination import Cursor, bad_cursor, decode_cursor, encode_cursor
+from chassis.pagination import Cursor, decode_cursor, encode_cursor, require_fit
 from chassis.problems import Problem
 from items import search, store
 from items.domain import Content, Item
@@ -100,8 +100,7 @@ async def find(
     after = None
     if page.cursor is not None:
         values = decode_cursor(page.cursor, scope=scope)
-        if len(values) != len(("value", "item_id")):
-            raise bad_cursor()
+        require_fit(values, search.sort_key(query.sort))
         after = Position(*values)
     ids, more = await search.find(session, query.filters, query.sort, after, page.limit)
     items = await store.get_many(session, ids)

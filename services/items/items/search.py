@@ -70,17 +70,22 @@ async def find(
     The page starts behind the position itself and not at a count of rows, so inserts and deletes
     elsewhere neither repeat nor skip an item.
     """
-    column = _column(sort)
-    query = _filtered(select(items.c.id, column.label("key")), filters)
-    keyset = tuple_(column, items.c.id)
+    column, item_id = sort_key(sort)
+    query = _filtered(select(item_id, column.label("key")), filters)
+    keyset = tuple_(column, item_id)
     if after is not None:
-        bound = tuple_(after.value, after.item_id, types=[column.type, items.c.id.type])
+        bound = tuple_(after.value, after.item_id, types=[column.type, item_id.type])
         query = query.where(keyset < bound if sort.descending else keyset > bound)
-    order = (column.desc(), items.c.id.desc()) if sort.descending else (column, items.c.id)
+    order = (column.desc(), item_id.desc()) if sort.descending else (column, item_id)
     rows = (await session.execute(query.order_by(*order).limit(limit + 1))).all()
     page = rows[:limit]
     more = Position(page[-1].key, page[-1].id) if len(rows) > limit else None
     return [row.id for row in page], more
+
+
+def sort_key(sort: Sort) -> tuple[ColumnElement[Any], ColumnElement[str]]:
+    """Return the columns that a list is ordered by; the id breaks ties."""
+    return _column(sort), items.c.id
 
 
 def _column(sort: Sort) -> ColumnElement[Any]:

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 
 from chassis.database import ReadSessionDep
 from chassis.idempotency import IdempotencyDep
-from chassis.pagination import CursorParams, decode_cursor, encode_cursor
+from chassis.pagination import CursorParams, bad_cursor, decode_cursor, encode_cursor
 from chassis.problems import Problem, problems
 from chassis.runtime import RuntimeDep
 from chassis.security import Principal, requires
@@ -74,7 +74,7 @@ async def list_orders(
 ) -> OrderPage:
     """Return the caller's orders, newest first."""
     scope = f"orders:{caller.subject}:{status or ''}"
-    before = None if page.cursor is None else str(decode_cursor(page.cursor, scope=scope)[0])
+    before = None if page.cursor is None else _last_id(page.cursor, scope)
     orders = await store.page(
         session, caller.subject, status=status, before=before, limit=page.limit + 1
     )
@@ -84,6 +84,13 @@ async def list_orders(
         items=[OrderOut.of(order) for order in shown],
         next_cursor=encode_cursor([shown[-1].id], scope=scope) if more else None,
     )
+
+
+def _last_id(cursor: str, scope: str) -> str:
+    match decode_cursor(cursor, scope=scope):
+        case [str(order_id)]:
+            return order_id
+    raise bad_cursor()
 
 
 @router.get("/{order_id}", summary="Read an order", responses=problems(401, 403, 404))
