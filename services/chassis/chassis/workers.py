@@ -2,6 +2,9 @@
 
 The wait between starts doubles from 0.5 s to 30 s and falls back after a quiet minute. While a
 loop waits, the process is not ready; `background_worker_restarts_total{worker}` counts.
+
+A database that is away stops a loop too, but says nothing against this process: it stays ready
+(else one outage would take every replica out at once), and the waits stay short.
 """
 
 from __future__ import annotations
@@ -13,6 +16,8 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import Counter
 
+from chassis.database import is_unavailable
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
@@ -22,6 +27,7 @@ Worker = Callable[["Runtime"], Awaitable[None]]
 
 FIRST_WAIT = 0.5
 LONGEST_WAIT = 30.0
+LONGEST_WAIT_FOR_DATABASE = 2.0
 QUIET = 60.0
 STOP_SECONDS = 5.0
 """How long a cancelled loop may take to end."""
@@ -65,18 +71,24 @@ class Supervisor:
         wait = FIRST_WAIT
         while True:
             began = clock.monotonic()
+            database_away = False
             try:
                 await worker(self._runtime)
                 log.error("worker.ended", detail="a background loop must not return")
-            except Exception:
+            except Exception as error:
                 if (task := asyncio.current_task()) is not None and task.cancelling():
                     # Cancelled, and the loop made another error of it: it must not start again.
                     raise asyncio.CancelledError from None
-                log.exception("worker.failed")
+                database_away = is_unavailable(error)
+                if database_away:
+                    log.warning("worker.database_unavailable", error=type(error).__name__)
+                else:
+                    log.exception("worker.failed")
             if clock.monotonic() - began >= QUIET:
                 wait = FIRST_WAIT
-            lifecycle.dead_workers.add(name)
+            if not database_away:
+                lifecycle.dead_workers.add(name)
             await clock.sleep(wait)
             lifecycle.dead_workers.discard(name)
             self._restarts.labels(name).inc()
-            wait = min(wait * 2, LONGEST_WAIT)
+            wait = min(wait * 2, LONGEST_WAIT_FOR_DATABASE if database_away else LONGEST_WAIT)

@@ -7,8 +7,10 @@ from typing import Any
 import httpx2
 import pytest
 from fastapi import FastAPI
+from sqlalchemy import text
 
-from chassis import ServiceSettings, create_app
+from chassis import DatabaseSettings, ServiceSettings, create_app
+from chassis.database import Database
 from chassis.migrations import migrate
 from chassis.runtime import Runtime
 
@@ -124,6 +126,35 @@ async def test_a_failing_loop_is_started_again_and_shows(app_client: Any, fake_c
         await until(client, "/readyz", 200)
     count = registry.get_sample_value("background_worker_restarts_total", {"worker": "loop"})
     assert count == 3
+
+
+async def test_a_loop_without_its_database_leaves_the_process_ready(
+    app_client: Any, make_settings: Any, fake_clock: Any
+) -> None:
+    """An outage of the database must not take every replica out at once; the waits stay short."""
+    starts = 0
+    away = Database(
+        make_settings(DatabaseSettings, database_url="postgresql://u:p@127.0.0.1:9/none")
+    )
+
+    async def loop(runtime: Runtime) -> None:
+        nonlocal starts
+        starts += 1
+        async with away.reading() as session:
+            await session.execute(text("SELECT 1"))
+
+    app = make(workers={"loop": loop}, clock=fake_clock)
+    async with app_client(app) as client:
+        for wait in (0.5, 1.0, 2.0, 2.0):
+            async with asyncio.timeout(30):
+                await fake_clock.wait_for_sleepers()
+            assert (await client.get("/readyz")).status_code == 200
+            before = starts
+            fake_clock.advance(wait)
+            async with asyncio.timeout(30):
+                while starts == before:  # noqa: ASYNC110  (a bounded poll)
+                    await asyncio.sleep(0.01)
+    await away.close()
 
 
 async def test_a_loop_that_returns_is_started_again(app_client: Any) -> None:
