@@ -145,12 +145,17 @@ async def _reserve(
     seconds = body.expires_in_seconds or settings.reservation_default_seconds
     expires_at = now + timedelta(seconds=seconds)
 
-    work = reservations.take if body.confirm else reservations.reserve
-
     async def attempt() -> Step:
         return await run_transaction(
             runtime.database,
-            lambda session: work(session, body.id, wanted, expires_at, Cause(now, actor=actor)),
+            lambda session: reservations.reserve(
+                session,
+                body.id,
+                wanted,
+                expires_at,
+                Cause(now, actor=actor),
+                confirm=body.confirm,
+            ),
         )
 
     try:

@@ -93,28 +93,38 @@ async def reserve(
     wanted: Mapping[str, int],
     expires_at: datetime,
     cause: Cause,
+    *,
+    confirm: bool = False,
 ) -> Step:
-    """Hold all of `wanted`, or nothing.
+    """Hold all of `wanted`, or nothing; with `confirm` take the units out of the stock at once.
 
     Returns:
-        The reservation: new and held, or the one that already has this id, in any state.
+        The reservation: new and held (confirmed), or the one that already has this id, in any
+        state; with `confirm` one that was held is confirmed now.
 
     Raises:
         InsufficientStockError: the transaction must be rolled back.
         LinesDifferError: the id is in use for something else.
     """
+    state = State.CONFIRMED if confirm else State.HELD
     row = {
         "id": reservation_id,
-        "state": State.HELD.value,
+        "state": state.value,
         "expires_at": expires_at,
         "created_at": cause.at,
         "updated_at": cause.at,
     }
     if not await stock.insert_absent(session, reservations, row):
-        return await _again(session, reservation_id, wanted, cause)
-    holds = {item_id: (0, quantity) for item_id, quantity in wanted.items()}
+        step = await _again(session, reservation_id, wanted, cause)
+        if confirm and step.reservation.state is State.HELD:
+            return await _move(session, step.reservation, State.CONFIRMED, cause)
+        return step
+    kind, (on_hand, held) = (Kind.CONFIRM, (-1, 0)) if confirm else (Kind.HOLD, (0, 1))
+    changes = {
+        item_id: (on_hand * quantity, held * quantity) for item_id, quantity in wanted.items()
+    }
     cause = replace(cause, reservation_id=reservation_id)
-    refused = await stock.move(session, Kind.HOLD, holds, cause)
+    refused = await stock.move(session, kind, changes, cause)
     if refused:
         raise InsufficientStockError(await _shortages(session, wanted, refused))
     await session.execute(
@@ -124,30 +134,8 @@ async def reserve(
             for item_id, quantity in sorted(wanted.items())
         ],
     )
-    held = Reservation(reservation_id, State.HELD, expires_at, cause.at, cause.at, dict(wanted))
-    return Step(held, changed=True)
-
-
-async def take(
-    session: AsyncSession,
-    reservation_id: str,
-    wanted: Mapping[str, int],
-    expires_at: datetime,
-    cause: Cause,
-) -> Step:
-    """Reserve and confirm in one step, for a client with nothing to do in between.
-
-    Returns:
-        The reservation: confirmed now or before, or in the state that forbids it.
-
-    Raises:
-        InsufficientStockError: the transaction must be rolled back.
-        LinesDifferError: the id is in use for something else.
-    """
-    step = await reserve(session, reservation_id, wanted, expires_at, cause)
-    if step.reservation.state is not State.HELD:
-        return step
-    return await _move(session, step.reservation, State.CONFIRMED, cause)
+    made = Reservation(reservation_id, state, expires_at, cause.at, cause.at, dict(wanted))
+    return Step(made, changed=True)
 
 
 async def confirm(session: AsyncSession, reservation_id: str, cause: Cause) -> Step:

@@ -10,11 +10,12 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import BigInteger, bindparam, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from chassis.database import UtcDateTime
 from inventory.models import movements, stock
 
 
@@ -100,6 +101,22 @@ async def shortages(session: AsyncSession, wanted: Mapping[str, int]) -> list[Sh
     ]
 
 
+# Built once: putting the statement together costs more than running it.
+_ON_HAND = stock.c.on_hand + bindparam("on_hand_by", type_=BigInteger)
+_HELD = stock.c.held + bindparam("held_by", type_=BigInteger)
+_MOVE = (
+    update(stock)
+    .where(stock.c.item_id == bindparam("item"), _ON_HAND >= _HELD, _HELD >= 0)
+    .values(
+        on_hand=_ON_HAND,
+        held=_HELD,
+        version=stock.c.version + 1,
+        updated_at=bindparam("at", type_=UtcDateTime),
+    )
+    .returning(stock.c.item_id)
+)
+
+
 async def move(
     session: AsyncSession,
     kind: Kind,
@@ -114,21 +131,8 @@ async def move(
     """
     refused = []
     for item_id, (on_hand, held) in sorted(changes.items()):
-        changed = await session.execute(
-            update(stock)
-            .where(
-                stock.c.item_id == item_id,
-                stock.c.on_hand + on_hand >= stock.c.held + held,
-                stock.c.held + held >= 0,
-            )
-            .values(
-                on_hand=stock.c.on_hand + on_hand,
-                held=stock.c.held + held,
-                version=stock.c.version + 1,
-                updated_at=cause.at,
-            )
-            .returning(stock.c.item_id)
-        )
+        change = {"item": item_id, "on_hand_by": on_hand, "held_by": held, "at": cause.at}
+        changed = await session.execute(_MOVE, change)
         if changed.first() is None:
             refused.append(item_id)
     if not refused:
