@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from chassis.clock import Clock
 from chassis.database import Signal, after_commit, run_transaction
-from chassis.http import Deadline, PeerError
+from chassis.http import Deadline, PeerError, current_deadline
 from chassis.http.deadline import reset_deadline, set_deadline
 from chassis.ids import new_id
 from chassis.runtime import Runtime
@@ -51,8 +51,12 @@ async def _nothing_more(_session: AsyncSession, _order: Order) -> None:
 
 @contextmanager
 def time_limit(seconds: float, clock: Clock) -> Iterator[None]:
-    """Limit the calls inside to `seconds` together; later ones raise `DeadlineExceeded`."""
-    token = set_deadline(Deadline.after(seconds, clock))
+    """Limit the calls inside to `seconds` together; later ones raise `DeadlineExceeded`.
+
+    A request's own deadline stays in force where it is earlier.
+    """
+    limit, outer = Deadline.after(seconds, clock), current_deadline()
+    token = set_deadline(limit if outer is None else min(limit, outer))
     try:
         yield
     finally:

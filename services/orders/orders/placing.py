@@ -64,6 +64,8 @@ async def place(
         return order
 
     async def finish(session: AsyncSession, order: Order) -> None:
+        if idempotency.key is None:
+            return
         answered = answer(order, scope)
         headers = {name.title(): value for name, value in answered.headers.items()}
         del headers["Content-Length"]

@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, RowMapping, and_, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, RowMapping, and_, bindparam, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from chassis.events.publish import publish
@@ -15,6 +15,14 @@ from orders.models import orders
 from orders.saga import OPEN, announcement
 
 _c = orders.c
+
+# Built once: putting a statement together costs more than running it.
+_INSERT = insert(orders)
+_SELECT = select(orders).where(_c.id == bindparam("wanted"))
+_SELECT_OWN = _SELECT.where(_c.owner == bindparam("wanted_owner"))
+_UPDATE = update(orders).where(
+    _c.id == bindparam("wanted"), _c.version == bindparam("wanted_version")
+)
 
 
 class StaleOrderError(Exception):
@@ -87,15 +95,17 @@ def _to_order(row: RowMapping) -> Order:
 
 async def add(session: AsyncSession, order: Order) -> None:
     """Write a new order."""
-    await session.execute(insert(orders).values(_to_values(order)))
+    await session.execute(_INSERT, _to_values(order))
 
 
 async def load(session: AsyncSession, order_id: str, *, owner: str | None = None) -> Order | None:
     """Return an order, None when there is none (or it is not `owner`'s)."""
-    query = select(orders).where(_c.id == order_id)
-    if owner is not None:
-        query = query.where(_c.owner == owner)
-    row = (await session.execute(query)).mappings().one_or_none()
+    wanted = {"wanted": order_id}
+    if owner is None:
+        found = await session.execute(_SELECT, wanted)
+    else:
+        found = await session.execute(_SELECT_OWN, {**wanted, "wanted_owner": owner})
+    row = found.mappings().one_or_none()
     return None if row is None else _to_order(row)
 
 
@@ -109,8 +119,8 @@ async def save(session: AsyncSession, before: Order, after: Order) -> Order:
     values = _to_values(after)
     for fixed in ("id", "owner", "created_at"):
         del values[fixed]
-    guard = (_c.id == before.id) & (_c.version == before.version)
-    written = await session.execute(update(orders).where(guard).values(values))
+    values |= {"wanted": before.id, "wanted_version": before.version}
+    written = await session.execute(_UPDATE, values)
     if written.rowcount != 1:  # type: ignore[attr-defined]  # a CursorResult, for DML
         raise StaleOrderError(before.id)
     event = announcement(before, after)

@@ -162,6 +162,25 @@ async def test_a_pending_order_can_be_cancelled(world):
         assert await world.reservation(order["id"]) == "released"
 
 
+async def test_a_cancel_keeps_to_the_time_of_its_client(world):
+    """Inventory is never given longer than the client of the cancellation will wait."""
+    granted: list[int] = []
+
+    async def note(request) -> None:
+        if request.path.endswith("/release"):
+            granted.append(int(request.headers["x-request-timeout-ms"]))
+
+    async with world.orders() as client:
+        order = (await client.post("/v1/orders", json=world.lines(desk=2))).json()
+        world.inventory.open(before=note)
+        headers = {"X-Request-Timeout-Ms": "3000"}
+        answer = await client.post(f"/v1/orders/{order['id']}/cancel", headers=headers)
+        assert answer.status_code in (200, 202)
+        assert (await world.settled(client, order["id"]))["status"] == "cancelled"
+    assert granted
+    assert granted[0] < 3000
+
+
 async def test_an_unpriced_order_is_cancelled_at_once(world):
     """Nothing was asked of inventory, so inventory need not be there."""
     async with world.orders() as client:
