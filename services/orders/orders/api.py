@@ -42,7 +42,7 @@ _LOCATION = {"Location": {"description": "The order.", "schema": {"type": "strin
             "model": OrderOut,
             "description": (
                 "Accepted: a peer is away or slow. The order is pending and finishes by itself; "
-                "its owner is notified, and can read it at `Location`."
+                "its owner can read it at `Location`, and is notified when it is confirmed."
             ),
             "headers": _LOCATION,
         },
