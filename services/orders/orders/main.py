@@ -14,8 +14,8 @@ from orders.worker import watch
 
 _DESCRIPTION = """
 Places orders. An order is priced from the catalogue, its stock is set aside at inventory, and its
-owner is notified once it is confirmed. Every accepted order ends confirmed, rejected or cancelled, whatever fails
-meanwhile: the steps are stored, repeatable, and finished by any instance.
+owner is notified once it is confirmed. Every accepted order ends confirmed, rejected or cancelled,
+whatever fails meanwhile: the steps are stored, repeatable, and finished by any instance.
 """
 
 
