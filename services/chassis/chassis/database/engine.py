@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-from prometheus_client import Histogram
 from sqlalchemy import URL, Connection, event, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry, PoolProxiedConnection
+from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.util import await_only
 
 from chassis.database import driver
+from chassis.database.pool import Checkouts
 from chassis.settings import DatabaseSettings
 
 # Virtual-machine instructions of SQLite between two looks at the clock; about a millisecond.
@@ -45,42 +45,22 @@ def async_url(url: str) -> URL:
     raise ValueError(f"{backend} is not supported; use postgresql:// or sqlite:///")
 
 
-def measured_pool(histogram: Histogram | None) -> type[AsyncAdaptedQueuePool]:
-    """Return a pool class that observes how long a connection was waited for."""
-    if histogram is None:
-        return AsyncAdaptedQueuePool
-
-    observe = histogram.observe
-
-    class MeasuredPool(AsyncAdaptedQueuePool):
-        def connect(self) -> PoolProxiedConnection:
-            start = time.perf_counter()
-            try:
-                return super().connect()
-            finally:
-                observe(time.perf_counter() - start)
-
-    return MeasuredPool
-
-
 def build_engines(
-    settings: DatabaseSettings, histogram: Histogram | None
+    settings: DatabaseSettings, checkouts: Checkouts
 ) -> tuple[AsyncEngine, AsyncEngine]:
     """Return the engines for writing and for reading; on PostgreSQL they are one."""
     url = async_url(settings.database_url)
     if url.get_backend_name() == "sqlite":
         Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
         return (
-            _sqlite_engine(url, settings, histogram, writing=True),
-            _sqlite_engine(url, settings, histogram, writing=False),
+            _sqlite_engine(url, settings, checkouts, writing=True),
+            _sqlite_engine(url, settings, checkouts, writing=False),
         )
-    engine = _postgresql_engine(url, settings, histogram)
+    engine = _postgresql_engine(url, settings, checkouts)
     return engine, engine
 
 
-def _postgresql_engine(
-    url: URL, settings: DatabaseSettings, histogram: Histogram | None
-) -> AsyncEngine:
+def _postgresql_engine(url: URL, settings: DatabaseSettings, checkouts: Checkouts) -> AsyncEngine:
     milliseconds = math.ceil(settings.statement_timeout_seconds * 1000)
     # Options of the connection, not SET: they cost no round trip and survive a rollback.
     # synchronous_commit: an answered request survives a crash whatever the server's default is.
@@ -95,7 +75,7 @@ def _postgresql_engine(
     }
     return create_async_engine(
         url.difference_update_query(["options", "application_name"]),
-        poolclass=measured_pool(histogram),
+        poolclass=checkouts.pool_class(),
         pool_size=settings.database_pool_size,
         max_overflow=0,
         pool_timeout=settings.database_pool_timeout_seconds,
@@ -107,11 +87,11 @@ def _postgresql_engine(
 
 
 def _sqlite_engine(
-    url: URL, settings: DatabaseSettings, histogram: Histogram | None, *, writing: bool
+    url: URL, settings: DatabaseSettings, checkouts: Checkouts, *, writing: bool
 ) -> AsyncEngine:
     engine = create_async_engine(
         url,
-        poolclass=measured_pool(histogram),
+        poolclass=checkouts.pool_class(),
         pool_size=1 if writing else settings.database_pool_size,
         max_overflow=0,
         pool_timeout=settings.database_pool_timeout_seconds,

@@ -12,12 +12,14 @@ from opentelemetry.trace import TracerProvider
 from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.registry import Collector
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.pool import QueuePool
 
 from chassis.database.engine import build_engines
 from chassis.database.errors import is_retryable
 from chassis.database.instrument import instrument
+from chassis.database.pool import Checkouts
 from chassis.database.signals import Announcements, Signal
 from chassis.settings import DatabaseSettings
 
@@ -54,24 +56,16 @@ class Database:
                 registry=registry,
             )
             registry.register(_PoolCollector(self))
-        self.engine, self.read_engine = build_engines(settings, histogram)
+        self._checkouts = Checkouts(histogram)
+        self.engine, self.read_engine = build_engines(settings, self._checkouts)
         self.dialect: Literal["sqlite", "postgresql"] = (
             "sqlite" if self.engine.dialect.name == "sqlite" else "postgresql"
         )
         if tracer_provider is not None:
             for engine in self.engines():
                 instrument(engine, tracer_provider)
-        read_options = {"postgresql_readonly": True} if self.dialect == "postgresql" else {}
         self._write = async_sessionmaker(self.engine, expire_on_commit=False)
-        self._read = async_sessionmaker(
-            self.read_engine.execution_options(**read_options), expire_on_commit=False
-        )
-        self._serializable = async_sessionmaker(
-            self.engine.execution_options(isolation_level="SERIALIZABLE")
-            if self.dialect == "postgresql"
-            else self.engine,
-            expire_on_commit=False,
-        )
+        self._read = async_sessionmaker(self.read_engine, expire_on_commit=False)
         # What a commit of this process tells its own waiting tasks; others look by themselves.
         self.outbox_written = Signal()
         self.completions = Announcements()
@@ -89,8 +83,12 @@ class Database:
         It begins at the first statement. On SQLite it takes the write lock there
         (`BEGIN IMMEDIATE`), so a later statement cannot fail for a lock.
         """
-        async with (self._serializable if serializable else self._write)() as session:
+        async with self._write() as session:
             session.info[_DATABASE] = self
+            if serializable and self.dialect == "postgresql":
+                # By a statement: an engine's option is set by awaits that a cancellation can
+                # hit while nobody owns the connection yet, and its place in the pool is lost.
+                await session.execute(text("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE"))
             yield session
             await session.commit()
         for callback in session.info.get(_AFTER_COMMIT, ()):
@@ -98,13 +96,17 @@ class Database:
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncSession]:
-        """Open a read-only transaction; the database refuses writes in it."""
+        """Open a transaction for reading. SQLite refuses writes in it; never commit one.
+
+        What it reads is rolled back at the end, on PostgreSQL as well: a write is lost.
+        """
         async with self._read() as session:
             session.info[_DATABASE] = self
             yield session
 
     async def close(self) -> None:
         """Close all pooled connections."""
+        await self._checkouts.settle()
         for engine in self.engines():
             await engine.dispose()
 
