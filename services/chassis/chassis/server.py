@@ -145,8 +145,6 @@ class DrainingServer(uvicorn.Server):
         if self._told_at is None:
             self._told_at = time.monotonic()
             self._lifecycle.draining = True
-            if not self.started:
-                self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start as uvicorn does; what exists then stays, so the collector need not look at it."""

@@ -100,7 +100,7 @@ async def test_the_drain_is_bounded() -> None:
 
 async def test_readiness_turns_before_the_listener_closes() -> None:
     """During the delay new connections are served, told to close, and readiness is 503."""
-    async with serving(port="0", shutdown_delay_seconds="3") as server:
+    async with serving(port="0", shutdown_delay_seconds="5") as server:
         server.signal()
         async with asyncio.timeout(10):
             while True:
