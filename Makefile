@@ -80,6 +80,6 @@ lock: $(STAMP) ## Resolve the dependencies anew into requirements.lock
 		--custom-compile-command "make lock" -o requirements.lock
 
 bench: $(STAMP) ## Measure requests/s and CPU time against bare FastAPI and a typical stack
-	@$(PY) tests/load/bench.py $(ARGS)
+	@$(PY) -m tests.load.bench $(ARGS)
 
 FORCE:

@@ -17,9 +17,12 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
+
+from tests.load import stage
 
 HERE = Path(__file__).parent
 PATH = "/v1/items/42"
@@ -160,51 +163,70 @@ def report(targets: list[Target]) -> str:
     return "\n".join(lines)
 
 
+def stage_targets(names: list[str], logs: Path, processes: list[subprocess.Popen]) -> list[Target]:
+    """Start the servers of `names` and return them; the first is the base of the ratios."""
+    sink, port = start("sink", logs, {})
+    processes.append(sink)
+    environment = {"BENCH_OTLP": f"http://127.0.0.1:{port}"}
+    targets = []
+    for name in names:
+        process, port = start(name, logs, environment)
+        processes.append(process)
+        targets.append(Target(name, "127.0.0.1", port, pids=[process.pid]))
+    return targets
+
+
+def order_times(home: Path, stack: ExitStack) -> str:
+    """Start the platform, place orders through a gateway, and return the line of figures."""
+    addresses = stack.enter_context(stage.platform(home / "platform"))
+    issuer = "http://localhost:" + addresses.pop("gateway").partition(":")[2]
+    edge, _ = stack.enter_context(stage.envoy(addresses, home, issuer))
+    token, order = stage.buyer(addresses)
+    url = f"http://127.0.0.1:{edge}/v1/orders"
+    orders(url, token, order, 2.0)  # warm-up
+    return orders(url, token, order, 10.0)
+
+
 def main() -> None:
     """Run the benchmark and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--connections", type=int, default=32)
-    parser.add_argument("--gateway", help="URL of an item through a running gateway")
-    parser.add_argument("--orders", help="URL to place orders at, through a running gateway")
-    parser.add_argument("--token", default="", help="access token for --orders")
-    parser.add_argument("--order", default="{}", help="body of an order, for --orders")
-    parser.add_argument("--only", help="comma-separated targets")
+    parser.add_argument("--only", default="bare,chassis,gateway,typical,orders")
     arguments = parser.parse_args()
-    names = arguments.only.split(",") if arguments.only else ["bare", "chassis", "typical"]
+    names = arguments.only.split(",")
+    servers = [name for name in names if name not in {"gateway", "orders"}]
 
     processes: list[subprocess.Popen] = []
-    with tempfile.TemporaryDirectory() as directory:
-        logs = Path(directory)
-        try:
-            sink, port = start("sink", logs, {})
-            processes.append(sink)
-            environment = {"BENCH_OTLP": f"http://127.0.0.1:{port}"}
-            targets = []
-            for name in names:
-                process, port = start(name, logs, environment)
-                processes.append(process)
-                targets.append(Target(name, "127.0.0.1", port, pids=[process.pid]))
-            if arguments.gateway:
-                url = urlsplit(arguments.gateway)
-                targets.append(
-                    Target("gateway", url.hostname or "127.0.0.1", url.port or 80, url.path)
+    with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
+        home = Path(directory)
+        stack.callback(end, processes)
+        if servers:
+            targets = stage_targets(servers, home, processes)
+            if "gateway" in names and "chassis" in names:
+                behind = targets[servers.index("chassis")]
+                edge, pid = stack.enter_context(
+                    stage.envoy({"items": f"127.0.0.1:{behind.port}"}, home)
                 )
+                targets.append(Target("gateway", "127.0.0.1", edge, pids=[*behind.pids, pid]))
             for target in targets:
                 load(target, 0.5, arguments.connections)  # warm-up
             for number in range(arguments.rounds):
                 turn = number % len(targets)
                 for target in targets[turn:] + targets[:turn]:
                     measure(target, arguments.seconds, arguments.connections)
-            print(report(targets))
-            if arguments.orders:
-                print(orders(arguments.orders, arguments.token, arguments.order, 10.0))
-        finally:
-            for process in processes:
-                process.terminate()
-            for process in processes:
-                process.wait(30)
+            print(report(targets), flush=True)
+        if "orders" in names:
+            print(order_times(home, stack))
+
+
+def end(processes: list[subprocess.Popen]) -> None:
+    """Stop the servers."""
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.wait(30)
 
 
 if __name__ == "__main__":
