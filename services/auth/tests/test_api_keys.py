@@ -272,11 +272,11 @@ async def test_another_secret_for_a_known_id_is_401(api: Any) -> None:
     assert (await exchange(api, made["key"])).status_code == 200
 
 
-async def test_envoy_may_ask_with_any_method_and_path(api: Any) -> None:
-    """It asks as the request that it holds back."""
+async def test_envoy_may_ask_with_any_method(api: Any) -> None:
+    """It asks with the method of the request that it holds back, at this path alone."""
     made = (await make(api, await api.bearer())).json()
     for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"):
-        for path in ("", "/", "/v1/orders", "/v1/orders/1?x=y"):
-            answer = await exchange(api, made["key"], method, path)
-            assert answer.status_code == 200, (method, path)
-            assert answer.headers["Authorization"].startswith("Bearer ")
+        answer = await exchange(api, made["key"], method)
+        assert answer.status_code == 200, method
+        assert answer.headers["Authorization"].startswith("Bearer ")
+    assert (await exchange(api, made["key"], "GET", "/v1/orders")).status_code == 404

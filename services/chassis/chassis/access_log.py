@@ -93,8 +93,10 @@ class AccessLog:
             self._begin = f'{{"timestamp":"{stamp}.' if self._json else f"{stamp}."
         millisecond = _MILLISECONDS[int((now - second) * 1000)]
         if not self._json:
+            # The path is decoded: a line end in it must not make a line of its own.
+            shown = path if path.isprintable() else ascii(path)
             self._write(
-                f"{self._begin}{millisecond} {method} {path} {status} {seconds * 1000:.1f}ms\n"
+                f"{self._begin}{millisecond} {method} {shown} {status} {seconds * 1000:.1f}ms\n"
             )
             return
         middle = self._middles.get((method, route, status))

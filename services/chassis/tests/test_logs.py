@@ -168,6 +168,15 @@ def test_access_lines_for_a_person() -> None:
     assert written[0].endswith("GET /v1/items/1 200 12.3ms\n")
 
 
+def test_a_line_end_in_a_path_makes_no_line() -> None:
+    """A decoded path cannot forge a line of the console log."""
+    written: list[str] = []
+    log = AccessLog(SETTINGS.model_copy(update={"log_format": "console"}), written.append)
+    access(log, path="/x\n12:00 GET /forged 200")
+    assert len(written) == 1
+    assert written[0].count("\n") == 1
+
+
 async def test_lines_of_one_turn_leave_in_one_write() -> None:
     """Nothing waits longer than the current turn of the event loop."""
     read, write = os.pipe()

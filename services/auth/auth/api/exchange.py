@@ -9,13 +9,12 @@ from chassis.problems import Problem, problems
 
 router = APIRouter(prefix="/internal/exchange", tags=["internal"])
 
-# Envoy asks with the method and under the path of the request that it holds back.
-_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+# Envoy asks with the method of the request that it holds back.
+_OTHERS = ["GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 
 @router.post("", summary="Swap an API key for a token", responses=problems(401, 403, 503))
-@router.api_route("", methods=[m for m in _METHODS if m != "POST"], include_in_schema=False)
-@router.api_route("/{path:path}", methods=_METHODS, include_in_schema=False)
+@router.api_route("", methods=_OTHERS, include_in_schema=False)
 async def exchange(
     auth: AuthDep,
     response: Response,
