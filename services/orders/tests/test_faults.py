@@ -234,8 +234,9 @@ async def test_waiting_has_an_end(world):
     """After the bound an order is rejected with its stock released, and the metric counts it."""
     async with world.orders(saga_give_up_seconds=0.2, peer_retries=0) as client:
         world.inventory.lose_answers(times=1000)  # the reservation exists, but nobody hears of it
-        order = (await client.post("/v1/orders", json=world.lines(desk=2))).json()
-        found = await world.settled(client, order["id"])
+        answer = (await client.post("/v1/orders", json=world.lines(desk=2))).json()
+        # A busy machine may reach the bound within the request: that answer is a problem.
+        found = await world.settled(client, answer.get("id") or answer["order_id"])
         assert (found["status"], found["reason"]["code"]) == ("rejected", "peer-unavailable")
         world.inventory.clear()
 
