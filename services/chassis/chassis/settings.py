@@ -235,7 +235,8 @@ class EventSettings(DatabaseSettings):
     subscribers: dict[str, list[str]] = Field(default_factory=dict)
     outbox_poll_seconds: PositiveFloat = 0.5
     outbox_batch: PositiveInt = 50
-    outbox_max_attempts: PositiveInt = 12
+    # About a day of tries once the pause has grown to its cap; then the event is a dead letter.
+    outbox_max_attempts: PositiveInt = 1500
     outbox_backoff_seconds: PositiveFloat = 0.5
     outbox_backoff_cap_seconds: PositiveFloat = 60
     outbox_retention_seconds: PositiveFloat = 7 * 86_400
