@@ -19,6 +19,7 @@ from chassis.http import Deadline, PeerError, current_deadline
 from chassis.http.deadline import reset_deadline, set_deadline
 from chassis.ids import new_id
 from chassis.runtime import Runtime
+from chassis.security.tokens import MissingClientSecretError
 from orders import store
 from orders.domain import Line, Order, Reason, State, Status
 from orders.metrics import OrderMetrics
@@ -175,9 +176,10 @@ class Driver:
         try:
             with time_limit(seconds, self._clock):
                 event = await self._peers.perform(step, order)
-        except (PeerError, UnexpectedAnswerError) as exc:
+        except (PeerError, UnexpectedAnswerError, MissingClientSecretError) as exc:
             self._metrics.retries.labels(step.value).inc()
-            level = "error" if isinstance(exc, UnexpectedAnswerError) else "info"
+            # A peer that is away comes back by itself; a mistake of the deployment does not.
+            level = "info" if isinstance(exc, PeerError) else "error"
             getattr(self._runtime.log, level)(
                 "saga.put_off", order=order.id, step=step.value, attempt=order.attempt, why=str(exc)
             )

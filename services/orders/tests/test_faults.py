@@ -317,3 +317,12 @@ async def test_the_gauges_show_what_waits(world):
         text = (await client.get("/metrics")).text
         age = next(x for x in text.splitlines() if x.startswith("orders_pending_oldest_age"))
         assert float(age.split()[1]) > 0
+
+
+async def test_a_missing_client_secret_loses_no_order(world):
+    """Without credentials of its own the service still accepts; the next, set up well, finishes."""
+    async with world.orders(client_secret=None) as client:
+        answer = await client.post("/v1/orders", json=world.lines(desk=2))
+        assert answer.status_code == 202
+    async with world.orders() as client:
+        assert (await world.settled(client, answer.json()["id"]))["status"] == "confirmed"
