@@ -69,17 +69,20 @@ def test_without_a_token_the_address_counts(
     """Unverified claims, made-up headers and unknown paths do not give a fresh bucket."""
     gateway = limited(start_gateway, issuer, trustedHops=1)
     here = {"X-Forwarded-For": "192.0.2.1"}
-    assert burst(gateway, "/info/", here, 2) == [200, 200]
+    assert burst(gateway, "/.well-known/openid-configuration", here, 2) == [200, 200]
     assert burst(gateway, "/nowhere", here, 2) == [404, 404]
-    check_refusal(gateway.get("/info/", here))
+    check_refusal(gateway.get("/.well-known/openid-configuration", here))
     for made_up in (
         {"X-Slipway-Subject": "someone"},
         {"X-Slipway-Key": "1"},
         {"Authorization": f"Bearer {Issuer().token('someone')}"},
         {"X-Forwarded-For": "203.0.113.9, 192.0.2.1"},
     ):
-        check_refusal(gateway.get("/info/", {**here, **made_up}))
-    assert gateway.get("/info/", {"X-Forwarded-For": "192.0.2.2"}).status == 200
+        check_refusal(gateway.get("/.well-known/openid-configuration", {**here, **made_up}))
+    assert (
+        gateway.get("/.well-known/openid-configuration", {"X-Forwarded-For": "192.0.2.2"}).status
+        == 200
+    )
 
 
 def test_an_ipv6_network_is_one_client(
@@ -88,11 +91,11 @@ def test_an_ipv6_network_is_one_client(
     """A /64 is what one customer gets: its addresses share a bucket."""
     gateway = limited(start_gateway, issuer, trustedHops=1)
     answers = [
-        gateway.get("/info/", {"X-Forwarded-For": f"2001:db8:0:1::{n:x}"}).status
+        gateway.get("/v1/items", {"X-Forwarded-For": f"2001:db8:0:1::{n:x}"}).status
         for n in range(1, BURST + 3)
     ]
     assert answers == [200] * BURST + [429, 429]
-    assert gateway.get("/info/", {"X-Forwarded-For": "2001:db8:0:2::1"}).status == 200
+    assert gateway.get("/v1/items", {"X-Forwarded-For": "2001:db8:0:2::1"}).status == 200
 
 
 def test_an_api_key_is_a_client(
@@ -158,5 +161,5 @@ def test_many_clients_each_keep_their_bucket(
     gateway = limited(start_gateway, issuer, trustedHops=1)
     clients = [{"X-Forwarded-For": f"192.0.2.{n}"} for n in range(60)]
     for _ in range(BURST):
-        assert {gateway.get("/info/", c).status for c in clients} == {200}
-    assert {gateway.get("/info/", c).status for c in clients} == {429}
+        assert {gateway.get("/v1/items", c).status for c in clients} == {200}
+    assert {gateway.get("/v1/items", c).status for c in clients} == {429}
