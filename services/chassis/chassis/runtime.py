@@ -11,6 +11,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from prometheus_client import CollectorRegistry
 from starlette.requests import HTTPConnection
 
+from chassis.access_log import LineWriter
 from chassis.clock import Clock
 from chassis.database import Database
 from chassis.http.peer import Peer
@@ -39,6 +40,7 @@ class Runtime:
         self.tracer_provider = tracer_provider
         self.log = get_logger(settings.service_name)
         self.lifecycle = Lifecycle()
+        self.lines = LineWriter()
         self.extras: dict[str, Any] = {}
         self._database: Database | None = None
         self._verifier: TokenVerifier | None = None

@@ -223,5 +223,6 @@ def build_provider(
         id_generator=_RequestIdGenerator(),
         shutdown_on_exit=False,
     )
-    provider.add_span_processor(BatchSpanProcessor(exporter))
+    # Encoding holds the interpreter lock: small batches keep requests waiting for a shorter time.
+    provider.add_span_processor(BatchSpanProcessor(exporter, max_export_batch_size=128))
     return provider
