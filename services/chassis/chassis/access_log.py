@@ -1,8 +1,7 @@
 """The access log: one JSON line per request, built from prepared pieces.
 
-A line costs a few string operations. Lines wait at most 10 ms for others and leave together, in one
-write; the end of the lifespan and of the process write what is left. Only a process that is killed
-outright (SIGKILL) can lose the lines of its last 10 ms.
+A line costs a few string operations. Lines made in one turn of the event loop leave in one write
+at its end, so nothing waits longer than the current turn and nothing is left behind at the end.
 """
 
 from __future__ import annotations
@@ -13,61 +12,50 @@ import os
 import select
 import sys
 import time
-import weakref
 from collections.abc import Callable
 from json.encoder import encode_basestring_ascii as quote
 
 from chassis.settings import ServiceSettings
 
-WAIT_SECONDS = 0.01
-"""How long a line may wait for others."""
-
-MANY = 256
-"""How many lines are written without waiting any longer."""
-
 _MILLISECONDS = tuple(f"{number:03d}Z" for number in range(1000))
 
 
 class LineWriter:
-    """Writes whole lines to a file descriptor (by default standard output), many at a time."""
+    """Writes whole lines to a file descriptor, one write per turn of the event loop."""
 
     def __init__(self, descriptor: int | None = None) -> None:
         self._descriptor = descriptor
         self._lines: list[str] = []
-        weakref.finalize(self, _write, self._lines, descriptor)  # also at the process' end
 
     def write(self, line: str) -> None:
         """Queue `line` (with its line end); without a running loop it is written at once."""
         self._lines.append(line)
-        waiting = len(self._lines)
-        if waiting == 1:
+        if len(self._lines) == 1:
             try:
-                asyncio.get_running_loop().call_later(WAIT_SECONDS, self.flush)
+                asyncio.get_running_loop().call_soon(self.flush)
             except RuntimeError:
                 self.flush()
-        elif waiting >= MANY:
-            self.flush()
 
     def flush(self) -> None:
         """Write what is queued."""
-        _write(self._lines, self._descriptor)
-
-
-def _write(lines: list[str], descriptor: int | None) -> None:
-    if not lines:
-        return
-    view = memoryview("".join(lines).encode("utf-8", "backslashreplace"))
-    lines.clear()
-    try:
+        if not self._lines:
+            return
+        data = "".join(self._lines).encode("utf-8", "backslashreplace")
+        self._lines.clear()
+        descriptor = self._descriptor
         if descriptor is None:
-            descriptor = sys.stdout.fileno()
+            try:
+                descriptor = sys.stdout.fileno()
+            except (OSError, ValueError, AttributeError):
+                return
+        view = memoryview(data)
         while view:
             try:
                 view = view[os.write(descriptor, view) :]
             except BlockingIOError:
                 select.select([], [descriptor], [], 1.0)
-    except (OSError, ValueError, AttributeError):
-        return  # nobody reads any more
+            except OSError:
+                return
 
 
 class AccessLog:

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from chassis import openapi
-from chassis.access_log import AccessLog
+from chassis.access_log import AccessLog, LineWriter
 from chassis.clock import Clock, SystemClock
 from chassis.database import install_database_handlers
 from chassis.events.consumer import EventHandler, consumer_router
@@ -28,7 +28,7 @@ from chassis.problems import install_problem_handlers
 from chassis.routes import RouteLabels, include_flat
 from chassis.runtime import Runtime
 from chassis.settings import DatabaseSettings, ServiceSettings
-from chassis.stack import FastStack, ShortCut, guarded
+from chassis.stack import FastStack, guarded
 from chassis.telemetry import Sampling, build_provider
 from chassis.versions import ApiVersion, VersionTable
 from chassis.workers import Worker
@@ -56,11 +56,12 @@ class ServiceApp(FastAPI):
         Called once, when routes, handlers and middleware are complete; so this is also where the
         request middleware is put around all of it.
         """
-        stack = guarded(super().build_middleware_stack(), self._runtime.settings.max_body_bytes)
-        if not self.user_middleware:
-            stack = ShortCut(stack, FastStack(self.router, self.exception_handlers))
-        self._entry = _middleware(self, self._runtime, self._versions, super().__call__, stack)
-        return stack
+        whole: ASGIApp = super().__call__
+        short = FastStack(self, self.router, self.exception_handlers)
+        self._entry = _middleware(
+            self, self._runtime, self._versions, whole, whole if self.user_middleware else short
+        )
+        return guarded(super().build_middleware_stack(), self._runtime.settings.max_body_bytes)
 
     def openapi(self) -> dict[str, Any]:
         """Return the OpenAPI document, with problems as the error answers."""
@@ -180,22 +181,21 @@ def _middleware(
     app: FastAPI,
     runtime: Runtime,
     versions: Sequence[ApiVersion],
-    traced: ASGIApp,
-    stack: ASGIApp,
+    whole: ASGIApp,
+    short: ASGIApp,
 ) -> RequestMiddleware:
     settings = runtime.settings
     firsts = {str(getattr(route, "path", "/")).split("/")[1] for route in app.routes}
     return RequestMiddleware(
-        traced,
-        stack,
-        app=app,
+        whole,
+        short,
         metrics=request_metrics(runtime.registry),
         labels=RouteLabels(app),
         lifecycle=runtime.lifecycle,
         clock=runtime.clock,
         sampling=Sampling(settings.trace_sample_ratio, records=runtime.tracer_provider is not None),
         timeout=settings.request_timeout_seconds,
-        access_log=AccessLog(settings, runtime.lines.write) if settings.access_log else None,
+        access_log=AccessLog(settings, LineWriter().write) if settings.access_log else None,
         versions=(
             VersionTable(versions, firsts - {version.name for version in versions})
             if versions

@@ -71,7 +71,6 @@ class Service:
         provider = self._runtime.tracer_provider
         if provider is not None:
             await anyio.to_thread.run_sync(provider.shutdown)  # bounded by the exporter's timeout
-        self._runtime.lines.flush()
 
     async def _live(self, settled: asyncio.Event, stop: asyncio.Event) -> None:
         lifecycle = self._runtime.lifecycle

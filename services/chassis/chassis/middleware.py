@@ -18,9 +18,10 @@ from opentelemetry import trace
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chassis import context
+from chassis.body_limit import has_no_body
 from chassis.clock import Clock
 from chassis.http.deadline import HEADER as DEADLINE_HEADER
-from chassis.http.deadline import parse_budget
+from chassis.http.deadline import Deadline, parse_budget, reset_deadline, set_deadline
 from chassis.lifecycle import Lifecycle
 from chassis.metrics import RequestObserver
 from chassis.problems import Problem, problem_response
@@ -72,7 +73,6 @@ class Exchange(RequestTrace):
         "_began",
         "_middleware",
         "_send",
-        "deadline_at",
         "extra_headers",
         "finished",
         "method",
@@ -94,7 +94,6 @@ class Exchange(RequestTrace):
         self.request_id = request_id
         self.status = 0
         self.finished = False
-        self.deadline_at: float | None = None
         self.extra_headers: RawHeaders | None = None
 
     async def send(self, message: Message) -> None:
@@ -162,7 +161,7 @@ class RequestMiddleware:
     ) -> None:
         self._app = app
         self._short = short
-        self._monotonic = clock.monotonic
+        self._clock = clock
         self._versions = versions
         self._quiet = quiet
         self._timeout = timeout
@@ -180,31 +179,30 @@ class RequestMiddleware:
             if scope["type"] == "websocket":
                 await self._websocket(scope, receive, send)
             else:
-                await self._traced(scope, receive, send)
+                await self._app(scope, receive, send)
             return
         if scope["path"] in self._quiet:
             scope[_TELEMETRY] = None
-            scope["app"] = self._app
-            await self._stack(scope, receive, send)
+            await self._short(scope, receive, send)
             return
         headers: dict[bytes, bytes] = dict(scope["headers"])
         exchange = Exchange(self, scope, send, read_request_id(headers.get(REQUEST_ID)))
         span = exchange.join(headers.get(TRACEPARENT), self.sampling)
         budget = parse_budget(headers.get(BUDGET), cap=self._timeout)
-        exchange.deadline_at = self._monotonic() + budget
         request_token = context.current.set(exchange)
+        deadline_token = set_deadline(Deadline.after(budget, self._clock))
         span_token = None if span is None else otel_context.attach(hold(span, headers))
-        serve = self._traced
+        app = self._app
         if span is not None:
-            scope[_TELEMETRY] = None  # a mounted application makes no span either
-            scope["app"] = self._app
-            serve = self._stack
+            scope[_TELEMETRY] = None  # FastAPI makes no span, nor does a mounted application
+            if has_no_body(scope, headers):
+                app = self._short
         try:
             problem = _expired() if budget <= 0 else check_url(scope)
             if problem is None and self._versions is not None:
                 problem = self._choose_version(scope, headers, exchange)
             if problem is None:
-                await serve(scope, receive, exchange.send)
+                await app(scope, receive, exchange.send)
             else:
                 await problem_response(problem, scope)(scope, receive, exchange.send)
         except asyncio.CancelledError:
@@ -216,6 +214,7 @@ class RequestMiddleware:
             exchange.finish()
             if span_token is not None:
                 otel_context.detach(span_token)
+            reset_deadline(deadline_token)
             context.current.reset(request_token)
 
     def _choose_version(
@@ -244,7 +243,7 @@ class RequestMiddleware:
         if span is not None:
             scope[_TELEMETRY] = None
         try:
-            await self._traced(scope, receive, send)
+            await self._app(scope, receive, send)
         finally:
             if span_token is not None:
                 otel_context.detach(span_token)

@@ -11,7 +11,6 @@ from opentelemetry.sdk.trace import TracerProvider
 from prometheus_client import CollectorRegistry
 from starlette.requests import HTTPConnection
 
-from chassis.access_log import LineWriter
 from chassis.clock import Clock
 from chassis.database import Database
 from chassis.http.peer import Peer
@@ -40,7 +39,6 @@ class Runtime:
         self.tracer_provider = tracer_provider
         self.log = get_logger(settings.service_name)
         self.lifecycle = Lifecycle()
-        self.lines = LineWriter()
         self.extras: dict[str, Any] = {}
         self._database: Database | None = None
         self._verifier: TokenVerifier | None = None

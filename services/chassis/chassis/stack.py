@@ -14,10 +14,9 @@ from typing import Any
 
 from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.middleware.exceptions import ExceptionMiddleware
-from starlette.routing import Router
 from starlette.types import ASGIApp, ExceptionHandler, Receive, Scope, Send
 
-from chassis.body_limit import BodyLimit, has_no_body
+from chassis.body_limit import BodyLimit
 from chassis.problems import UnhandledMiddleware
 from chassis.text_guard import TextGuard
 
@@ -32,26 +31,17 @@ def guarded(stack: ASGIApp, max_body_bytes: int) -> ASGIApp:
     return UnhandledMiddleware(BodyLimit(TextGuard(inner), max_body_bytes))
 
 
-class ShortCut:
-    """Sends HTTP requests without a body the short way, everything else the whole way."""
-
-    def __init__(self, whole: ASGIApp, short: ASGIApp) -> None:
-        self._whole = whole
-        self._short = short
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one connection."""
-        if scope["type"] == "http" and has_no_body(scope, dict(scope["headers"])):
-            await self._short(scope, receive, send)
-        else:
-            await self._whole(scope, receive, send)
-
-
 class FastStack:
     """Serves HTTP requests that have no body."""
 
-    def __init__(self, router: Router, handlers: Mapping[Any, ExceptionHandler]) -> None:
-        self._router = router.middleware_stack
+    def __init__(
+        self,
+        app: Any,
+        router: ASGIApp,
+        handlers: Mapping[Any, ExceptionHandler],
+    ) -> None:
+        self._app = app
+        self._router = router
         self._handlers = {
             key: handler for key, handler in handlers.items() if key not in (500, Exception)
         }
@@ -60,9 +50,14 @@ class FastStack:
             {key: value for key, value in self._handlers.items() if not isinstance(key, int)},
             {key: value for key, value in self._handlers.items() if isinstance(key, int)},
         )
+        self._unhandled = UnhandledMiddleware(self._run)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
+        scope["app"] = self._app
+        await self._unhandled(scope, receive, send)
+
+    async def _run(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["starlette.exception_handlers"] = self._tables
         files = scope["fastapi_middleware_astack"] = AsyncExitStack()
         try:
@@ -77,5 +72,4 @@ class FastStack:
         async def again(*_: object) -> None:
             raise exc
 
-        handled = UnhandledMiddleware(ExceptionMiddleware(again, self._handlers))
-        await handled(scope, receive, send)
+        await ExceptionMiddleware(again, self._handlers)(scope, receive, send)
