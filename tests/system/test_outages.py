@@ -35,6 +35,23 @@ def test_inventory_down_at_order_time(shop: Shop) -> None:
     print(f"\n3 orders confirmed {took:.1f} s after inventory was ready again")
 
 
+def test_inventory_comes_back_without_the_stock(shop: Shop) -> None:
+    """202 while inventory is gone, too little stock when it is back: rejected, and told so once."""
+    item, [buyer] = shop.item(1), shop.buyers(1)
+    with shop.outage("inventory"):
+        answer = shop.order(buyer, item, 2)
+        assert (answer.status_code, answer.json()["status"]) == (202, "pending")
+    order_id = answer.json()["id"]
+    assert shop.order_settled(buyer, order_id, 30) == "rejected"
+    # Answered at once: the answer is all that the buyer is told.
+    assert problem(shop.order(buyer, item, 3), 409)
+    assert shop.assert_adds_up([buyer], {item: 1}) == {"rejected": 2}
+    [told] = shop.call("GET", "/v1/notifications", who=buyer).json()["items"]
+    assert (told["kind"], told["data"]["order_id"]) == ("order.rejected", order_id)
+    assert told["data"]["reason"]["code"] == "insufficient-stock"
+    assert f"{item}: 1 of 2 left" in told["body"]
+
+
 def test_notifications_down_for_a_while(shop: Shop) -> None:
     """Orders are confirmed at once all the same; afterwards each buyer is told exactly once."""
     item, buyers = shop.item(50), shop.buyers(2)

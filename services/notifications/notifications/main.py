@@ -5,7 +5,7 @@ from fastapi import FastAPI
 import chassis
 from chassis import ApiVersion, Clock, load_settings
 from notifications.api import router
-from notifications.consumers import order_cancelled, order_confirmed
+from notifications.consumers import order_cancelled, order_confirmed, order_rejected
 from notifications.settings import Settings
 
 _DESCRIPTION = """
@@ -23,6 +23,10 @@ def create_app(settings: Settings | None = None, *, clock: Clock | None = None) 
         versions=[ApiVersion("v1", router)],
         inbox=True,
         idempotency=True,
-        consumers={"order.confirmed": order_confirmed, "order.cancelled": order_cancelled},
+        consumers={
+            "order.confirmed": order_confirmed,
+            "order.rejected": order_rejected,
+            "order.cancelled": order_cancelled,
+        },
         clock=clock,
     )

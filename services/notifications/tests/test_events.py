@@ -22,6 +22,42 @@ async def test_an_order_event_tells_the_owner(world, kind, title):
         }
 
 
+SHORT = {
+    "code": "insufficient-stock",
+    "detail": "There is not enough stock.",
+    "lines": [{"item_id": "desk", "requested": 2, "available": 1}],
+}
+UNKNOWN = {
+    "code": "unknown-items",
+    "detail": "The catalogue does not have all of the items.",
+    "lines": [{"item_id": "unicorn", "quantity": 1}],
+}
+AWAY = {"code": "peer-unavailable", "detail": "It took too long.", "lines": []}
+
+
+@pytest.mark.parametrize(
+    ("reason", "why"),
+    [
+        (SHORT, "There is not enough stock (Desk: 1 of 2 left)."),
+        (UNKNOWN, "The catalogue does not have all of the items (unicorn)."),
+        (AWAY, "It took too long."),
+        (None, "is rejected."),
+    ],
+    ids=["short", "unknown", "away", "no reason"],
+)
+async def test_a_rejection_says_why(world, reason, why):
+    """The text names the lines as the buyer knows them; the data has the code for programs."""
+    async with world.client() as client:
+        event = world.event("order.rejected")
+        data = {**event["data"], "status": "rejected", "reason": reason}
+        assert (await world.deliver(client, {**event, "data": data})).status_code == 204
+        [told] = await world.inbox(client)
+        assert (told["kind"], told["title"]) == ("order.rejected", "Order rejected")
+        assert told["body"].startswith(f"Your order {data['order_id']} of 25.00 EUR is rejected.")
+        assert told["body"].endswith(why)
+        assert told["data"].get("reason", {}).get("code") == (reason and reason["code"])
+
+
 async def test_an_event_that_comes_again_is_told_once(world):
     """Deliveries of one event, one after the other and at the same time, make one notification."""
     async with world.client() as client:

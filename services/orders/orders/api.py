@@ -42,7 +42,8 @@ _LOCATION = {"Location": {"description": "The order.", "schema": {"type": "strin
             "model": OrderOut,
             "description": (
                 "Accepted: a peer is away or slow. The order is pending and finishes by itself; "
-                "its owner can read it at `Location`, and is notified when it is confirmed."
+                "its owner can read it at `Location`, and is notified when it is confirmed or "
+                "rejected."
             ),
             "headers": _LOCATION,
         },

@@ -155,9 +155,10 @@ class Driver:
                     continue
                 if until is not None and order.status is not Status.PENDING:
                     order = self._left(order)
+                answered = until is not None
                 if order.lease_owner is None:
-                    return await self._save(stored, order, write)
-                order = stored = await self._save(stored, order)
+                    return await self._save(stored, order, write, answered=answered)
+                order = stored = await self._save(stored, order, answered=answered)
         except store.StaleOrderError:
             return await self._reload(order.id, write)
         except BaseException as exc:
@@ -227,9 +228,11 @@ class Driver:
         )
         return self._left(replace(order, attempt=order.attempt + 1), delay)
 
-    async def _save(self, before: Order, after: Order, write: Write = _nothing_more) -> Order:
+    async def _save(
+        self, before: Order, after: Order, write: Write = _nothing_more, *, answered: bool = False
+    ) -> Order:
         async def work(session: AsyncSession) -> Order:
-            saved = await self._write(session, before, after)
+            saved = await self._write(session, before, after, answered=answered)
             await write(session, saved)
             return saved
 
@@ -238,8 +241,10 @@ class Driver:
             self.wake.set()
         return saved
 
-    async def _write(self, session: AsyncSession, before: Order, after: Order) -> Order:
-        saved = await store.save(session, before, after)
+    async def _write(
+        self, session: AsyncSession, before: Order, after: Order, *, answered: bool = False
+    ) -> Order:
+        saved = await store.save(session, before, after, answered=answered)
         if saved.status is not before.status:
             after_commit(session, self._metrics.reached.labels(saved.status.value).inc)
         if saved.reason is not before.reason and saved.reason and saved.reason.code == GAVE_UP:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from chassis.money import Money
-from orders.domain import Line, Order, Reason, State
+from orders.domain import Line, Order, Reason, State, Status
 
 
 class Step(StrEnum):
@@ -90,8 +90,12 @@ _RELEASING = frozenset({State.REJECTING, State.CANCELLING})
 FINAL = frozenset({State.CONFIRMED, State.REJECTED, State.CANCELLED})
 OPEN = frozenset(State) - FINAL
 
-# What the world is told when an order reaches a state.
-ANNOUNCED = {State.CONFIRMED: "order.confirmed", State.CANCELLED: "order.cancelled"}
+# What the world is told when an order reaches a status.
+ANNOUNCED = {
+    Status.CONFIRMED: "order.confirmed",
+    Status.REJECTED: "order.rejected",
+    Status.CANCELLED: "order.cancelled",
+}
 
 
 def next_step(order: Order) -> Step | None:
@@ -175,9 +179,15 @@ def advance(order: Order, event: Event) -> Order:
     return replace(after, attempt=0)
 
 
-def announcement(before: Order, after: Order) -> str | None:
-    """Return the type of the event to publish for a change, None when there is none."""
-    return ANNOUNCED.get(after.state) if after.state is not before.state else None
+def announcement(before: Order, after: Order, *, answered: bool = False) -> str | None:
+    """Return the type of the event to publish for a change, None when there is none.
+
+    `answered`: the buyer waits for the answer of this change. A refusal is then said once, by the
+    answer; the buyer of an order that was accepted before (202) hears of it by the event.
+    """
+    if after.status is before.status or (answered and after.status is Status.REJECTED):
+        return None
+    return ANNOUNCED.get(after.status)
 
 
 def retry_delay(attempt: int, *, base: float, cap: float, spread: float) -> float:

@@ -109,8 +109,12 @@ async def load(session: AsyncSession, order_id: str, *, owner: str | None = None
     return None if row is None else _to_order(row)
 
 
-async def save(session: AsyncSession, before: Order, after: Order) -> Order:
+async def save(
+    session: AsyncSession, before: Order, after: Order, *, answered: bool = False
+) -> Order:
     """Replace `before` by `after`, with the event about the change in the same transaction.
+
+    `answered`: the buyer is being told of the change by the answer to their request.
 
     Raises:
         StaleOrderError: the stored order is no longer `before`.
@@ -123,13 +127,14 @@ async def save(session: AsyncSession, before: Order, after: Order) -> Order:
     written = await session.execute(_UPDATE, values)
     if written.rowcount != 1:  # type: ignore[attr-defined]  # a CursorResult, for DML
         raise StaleOrderError(before.id)
-    event = announcement(before, after)
+    event = announcement(before, after, answered=answered)
     if event is not None:
         await publish(session, event, after.id, _event_data(after))
     return after
 
 
 def _event_data(order: Order) -> dict[str, Any]:
+    reason = order.reason
     return {
         "order_id": order.id,
         "owner": order.owner,
@@ -139,6 +144,13 @@ def _event_data(order: Order) -> dict[str, Any]:
             {"item_id": line.item_id, "name": line.name, "quantity": line.quantity}
             for line in order.lines
         ],
+        # `lines` of a reason: the ones it is about, each with its `item_id`.
+        "reason": reason
+        and {
+            "code": reason.code,
+            "detail": reason.detail,
+            "lines": (reason.extra or {}).get("lines", []),
+        },
     }
 
 

@@ -19,6 +19,7 @@ import anyio
 import httpx2
 import pytest
 from fastapi import FastAPI
+from sqlalchemy import select
 
 import inventory.audit
 import inventory.main
@@ -29,6 +30,8 @@ import notifications.main
 import notifications.settings
 import orders.main
 import orders.settings
+from chassis.database import Database
+from chassis.events.tables import outbox
 from chassis.testing import FaultyPeer, RecordedRequest, TestIssuer, app_client, running_app
 from chassis.testing.peer import Behaviour, Connection
 
@@ -191,7 +194,9 @@ class World:
             "items_url": self.items.url,
             "inventory_url": self.inventory.url,
             "notifications_url": self.notifications.url,
-            "subscribers": {"order.confirmed": events, "order.cancelled": events},
+            "subscribers": {
+                f"order.{status}": events for status in ("confirmed", "rejected", "cancelled")
+            },
             "access_log": False,
             **overrides,
         }
@@ -263,6 +268,15 @@ class World:
             if body["next_cursor"] is None:
                 return found[::-1]
             cursor = {"cursor": body["next_cursor"]}
+
+    async def published(self) -> list[str]:
+        """Return the type of every event that orders wrote, oldest first."""
+        database = Database(self.settings())
+        try:
+            async with database.reading() as session:
+                return list(await session.scalars(select(outbox.c.type).order_by(outbox.c.seq)))
+        finally:
+            await database.close()
 
     async def eventually(self, check: Callable[[], Awaitable[Any]], *, within: float = 10.0) -> Any:
         """Return the first true answer of `check`, asked again and again for `within` seconds."""

@@ -90,6 +90,9 @@ async def test_short_stock_is_a_conflict_that_names_the_lines(world):
             return await world.reservation(order["id"]) == "released"
 
         await world.eventually(released)  # a late request of ours now finds a tombstone
+        # The answer said it; a notification would say it again.
+        assert await world.published() == []
+        assert await world.told("u1") == []
         cancelled = await client.post(f"/v1/orders/{order['id']}/cancel")
         assert cancelled.status_code == 409
         assert cancelled.json()["type"] == "urn:slipway:problem:order-not-cancellable"

@@ -32,16 +32,21 @@ SHORT_LEASE = {
 
 
 class Killer:
-    """Kills a process when a peer gets a request: before or after the peer does its work."""
+    """Kills a process when a peer gets a request: before or after the peer does its work.
 
-    def __init__(self, process: Any, path: str) -> None:
+    Requests about the orders in `spare` pass: they belong to what was killed before.
+    """
+
+    def __init__(self, process: Any, path: str, spare: list[str] | None = None) -> None:
         self._process = process
         self._path = path
+        self._spare = [order.encode() for order in spare or []]
         self.struck = anyio.Event()
 
     async def __call__(self, request: RecordedRequest) -> None:
         """Strike once, and cut the connection."""
-        if request.path.startswith(self._path) and not self.struck.is_set():
+        spared = any(order in request.body for order in self._spare)
+        if request.path.startswith(self._path) and not (spared or self.struck.is_set()):
             self.struck.set()
             await self._process.kill()
             raise ConnectionResetError
@@ -90,6 +95,23 @@ async def check_books(
     assert await told() == wanted
 
 
+async def check_rejections_told(world, users: list[str], accepted: list[dict]) -> None:
+    """Who was promised an order (202) that the shelf did not have is told so, once."""
+    wanted = sorted(order["id"] for order in accepted if order["status"] == "rejected")
+
+    async def told() -> list[str]:
+        found = [n for user in users for n in await world.told(user)]
+        return sorted(
+            order for kind, order in found if kind == "order.rejected" and order in wanted
+        )
+
+    async def all_told() -> bool:
+        return len(await told()) >= len(wanted)
+
+    await world.eventually(all_told, within=60)
+    assert await told() == wanted
+
+
 @pytest.mark.timeout(300)
 async def test_killed_between_any_two_steps(world):
     """At each point of the saga the process dies; the next one ends the order, exactly once."""
@@ -97,7 +119,8 @@ async def test_killed_between_any_two_steps(world):
     users = []
     for peer, path, moment in POINTS:
         await process.start()
-        killer = Killer(process, path)
+        earlier = [order["id"] for user in users for order in await orders_of(world, process, user)]
+        killer = Killer(process, path, earlier)
         gate = getattr(world, peer)
         gate.open(**{moment: killer})
         user = f"{peer}-{moment}"
@@ -202,6 +225,28 @@ async def test_two_processes_killed_under_load(world):
         ends = {"confirmed"} if status == 201 else {"confirmed", "rejected"}
         assert by_id[order_id]["status"] in ends
     await check_books(world, users, orders, item="lamp", stock=LAMPS)
+    late = [n for n, status in accepted.items() if status == 202]
+    await check_rejections_told(world, users, [by_id[n] for n in late])
+
+
+@pytest.mark.timeout(300)
+async def test_killed_before_a_refusal_was_answered(world):
+    """Nobody heard the 409: the next process rejects the order and has the buyer told, once."""
+    process = world.process(**SHORT_LEASE)
+    await process.start()
+    killer = Killer(process, "/v1/reservations")
+    world.inventory.open(after=killer)
+    with pytest.raises(httpx2.TransportError):
+        await world.http.post(
+            f"{process.url}/v1/orders", json=world.lines(desk=STOCK + 1), headers=world.user("u1")
+        )
+    await process.kill()
+    world.inventory.open()
+    await process.start()
+    [order] = await at_rest(world, process, ["u1"])
+    assert order["status"] == "rejected"
+    await world.eventually(lambda: world.told("u1"), within=60)
+    assert await world.told("u1") == [("order.rejected", order["id"])]
 
 
 @pytest.mark.timeout(300)

@@ -61,8 +61,44 @@ async def test_items_away_at_order_time(world):
         world.items.open()
         order = await world.settled(client, answer.json()["id"])
         assert (order["status"], order["total"]["amount"]) == ("confirmed", "25.00")
-        order = await world.settled(client, unknown.json()["id"])
-        assert (order["status"], order["reason"]["code"]) == ("rejected", "unknown-items")
+        rejected = await world.settled(client, unknown.json()["id"])
+        assert (rejected["status"], rejected["reason"]["code"]) == ("rejected", "unknown-items")
+
+        async def both() -> bool:
+            return len(await world.told("u1")) >= 2
+
+        await world.eventually(both)
+        assert sorted(await world.told("u1")) == [
+            ("order.confirmed", order["id"]),
+            ("order.rejected", rejected["id"]),
+        ]
+
+
+async def test_an_accepted_order_that_is_rejected_tells_its_owner(world):
+    """202, then too little stock: one notification with the reason and the short line."""
+    async with world.orders() as client:
+        world.inventory.refuse()
+        answer = await client.post("/v1/orders", json=world.lines(desk=STOCK + 1, lamp=1))
+        assert answer.status_code == 202
+        world.inventory.open()
+        order = await world.settled(client, answer.json()["id"])
+        assert (order["status"], order["reason"]["code"]) == ("rejected", "insufficient-stock")
+        await world.eventually(lambda: world.told("u1"))
+
+        async def released() -> bool:
+            return await world.reservation(order["id"]) == "released"
+
+        await world.eventually(released)
+        told = await world.http.get(
+            f"{world.urls['notifications']}/v1/notifications", headers=world.user("u1")
+        )
+        [notification] = told.json()["items"]
+        assert (notification["kind"], notification["data"]["order_id"]) == (
+            "order.rejected",
+            order["id"],
+        )
+        assert f"Desk: {STOCK} of {STOCK + 1} left" in notification["body"]
+        assert await world.published() == ["order.rejected"]
 
 
 @pytest.mark.parametrize("fault", ["500", "reset", "garbage", "hang", "unexpected"])

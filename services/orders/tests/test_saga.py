@@ -64,6 +64,19 @@ def test_the_straight_way_prices_reserves_and_confirms():
     assert [event for event in told if event] == ["order.confirmed"]
 
 
+@pytest.mark.parametrize("priced", [True, False])
+def test_a_refusal_is_announced_unless_it_was_the_answer(priced: bool):
+    """An accepted order that is refused later tells its owner once; an inline refusal does not."""
+    before = new_order(priced=priced)
+    refused = advance(before, REFUSED)
+    assert announcement(before, refused) == "order.rejected"
+    assert announcement(before, refused, answered=True) is None
+    if priced:
+        assert announcement(refused, advance(refused, Released())) is None
+    confirmed = advance(new_order(), Completed())
+    assert announcement(new_order(), confirmed, answered=True) == "order.confirmed"
+
+
 @pytest.mark.parametrize("state", State)
 def test_only_final_states_have_no_next_step(state: State):
     """Whatever is not final has something to do, so a worker that asks finds no dead end."""
@@ -290,6 +303,7 @@ class _SagaMachine(RuleBasedStateMachine):
         assert self.told.count("order.confirmed") <= 1
         assert self.told.count("order.confirmed") == self.seen.count(Status.CONFIRMED)
         assert self.told.count("order.cancelled") == (self.stored.state is State.CANCELLED)
+        assert self.told.count("order.rejected") == (self.stored.state is State.REJECTED)
 
     def _call(self, step: Step, order: Order) -> Callable[[], Event]:
         name = order.reservation_id
