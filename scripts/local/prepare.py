@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import importlib
-import importlib.util
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -18,11 +17,9 @@ from typing import Any
 import psycopg
 from psycopg import sql
 from sqlalchemy import URL, make_url
-from sqlalchemy.exc import SQLAlchemyError
 
-from chassis.clock import SystemClock
-from chassis.database import Database, run_transaction
 from chassis.migrations import MigrationError, migrate
+from chassis.seed import SeedError, seed
 from chassis.settings import DatabaseSettings, ServiceSettings, SettingsError, load_settings
 
 _CONNECT_SECONDS = 5
@@ -40,8 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     try:
         settings = {name: _settings(name) for name in args.services}
-        asyncio.run(_prepare(settings, seed=args.seed))
-    except (SettingsError, MigrationError, PrepareError) as error:
+        asyncio.run(_prepare(settings, with_examples=args.seed))
+    except (SettingsError, MigrationError, PrepareError, SeedError) as error:
         print(error, file=sys.stderr)
         return 2
     return 0
@@ -53,27 +50,13 @@ def _settings(service: str) -> ServiceSettings:
     return load_settings(cls)
 
 
-async def _prepare(settings: dict[str, ServiceSettings], *, seed: bool) -> None:
+async def _prepare(settings: dict[str, ServiceSettings], *, with_examples: bool) -> None:
     for name, found in settings.items():
         if isinstance(found, DatabaseSettings):
             await create_missing(f"{name.upper()}_DATABASE_URL", found.database_url)
             await migrate(name, found)
-            if seed and importlib.util.find_spec(f"{name}.seed") is not None:
-                await _seed(name, found)
-
-
-async def _seed(service: str, settings: DatabaseSettings) -> None:
-    module: Any = importlib.import_module(f"{service}.seed")
-    database = Database(settings)
-    now = SystemClock().now()
-    try:
-        added = await run_transaction(database, lambda session: module.seed(session, now))
-    except SQLAlchemyError as error:
-        raise PrepareError(f"{service}: the example data: {_one_line(error)}") from error
-    finally:
-        await database.close()
-    if added:
-        print(f"{service}: {added} examples added")
+            if with_examples and (added := await seed(name, found)):
+                print(f"{name}: {added} examples added")
 
 
 async def create_missing(variable: str, database_url: str) -> None:

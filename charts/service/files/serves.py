@@ -5,6 +5,7 @@ ready and, with `--version`, publish an OpenAPI document of that version. Tried 
 timeout (seconds), because the last pods of the version before may still answer.
 """
 
+# ruff: noqa: INP001  (a script inside a chart)
 import argparse
 import json
 import sys

@@ -1,4 +1,4 @@
-"""Commands of every service: `python -m chassis serve|migrate|openapi|outbox <service> ...`."""
+"""Commands of every service: `python -m chassis serve|migrate|seed|openapi|outbox <service>`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import sys
 
 from chassis import migrations
 from chassis.events import cli
+from chassis.seed import SeedError, seed
 from chassis.server import serve
 from chassis.settings import (
     DatabaseSettings,
@@ -27,6 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     for name, text in (
         ("serve", "serve a service until SIGTERM"),
         ("migrate", "bring its database up to date"),
+        ("seed", "add its example data; what exists stays as it is"),
         ("openapi", "print its OpenAPI document"),
         ("outbox", "list or replay its dead letters"),
     ):
@@ -39,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         return _run(arguments)
-    except (SettingsError, migrations.MigrationError) as exc:
+    except (SettingsError, migrations.MigrationError, SeedError) as exc:
         print(exc, file=sys.stderr)
         return 2
 
@@ -69,6 +71,9 @@ def _run(arguments: argparse.Namespace) -> int:
         raise SettingsError(f"{service}: has no database; name a service that has one")
     if arguments.command == "migrate":
         return asyncio.run(_migrate(service, settings, check=arguments.check))
+    if arguments.command == "seed":
+        print(f"{service}: {asyncio.run(seed(service, settings))} examples added")
+        return 0
     if not isinstance(settings, EventSettings):
         raise SettingsError(f"{service}: has no outbox; name a service that publishes events")
     return asyncio.run(cli.run(arguments, settings))

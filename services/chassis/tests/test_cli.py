@@ -53,6 +53,11 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
             "demo: has no database; name a service that has one\n",
         ),
         (
+            ("seed", "demo"),
+            {},
+            "demo: has no database; name a service that has one\n",
+        ),
+        (
             ("outbox", "ledger", "list"),
             {},
             "ledger: has no outbox; name a service that publishes events\n",
@@ -92,3 +97,12 @@ def test_migrate_and_its_check(tmp_path: Path) -> None:
     assert run("migrate", "ledger", "--check", LEDGER_DATABASE_URL=url).returncode == 1
     assert run("migrate", "ledger", LEDGER_DATABASE_URL=url).returncode == 0
     assert run("migrate", "ledger", "--check", LEDGER_DATABASE_URL=url).returncode == 0
+
+
+def test_seed_says_how_much_it_added(tmp_path: Path) -> None:
+    """Twice is no error: the second time nothing is new."""
+    url = f"sqlite:///{tmp_path / 'ledger.db'}"
+    assert run("migrate", "ledger", LEDGER_DATABASE_URL=url).returncode == 0
+    for line in ("ledger: 1 examples added\n", "ledger: 0 examples added\n"):
+        result = run("seed", "ledger", LEDGER_DATABASE_URL=url)
+        assert (result.returncode, result.stdout, result.stderr) == (0, line, "")
