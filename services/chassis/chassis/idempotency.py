@@ -9,9 +9,11 @@ the work. Two ways to use it:
     ...
     return await idempotency.complete(session, 201, item)
 
-    # Several transactions (a saga): claim and attach in the first, complete in the last. After a
-    # crash in between, a retry gets a `Replay` that has `resource_id` and is not `completed`: it
-    # holds the claim now and goes on with that resource.
+    # Several transactions (a saga): claim and attach in the first, complete in the last. A repeat
+    # in between waits up to 2 s for the answer. Then it gets a `Replay` that has `resource_id` and
+    # is not `completed`: it holds the claim now and answers with what the resource is at present.
+    # Whether the first request died or is only slow does not matter: if it still comes to its
+    # end, its `complete` raises `ClaimLostError`, and it knows that a repeat was answered before.
 
 A request without a key is not affected: `claim` returns None, the rest does nothing.
 """
@@ -61,8 +63,8 @@ _QUOTED = re.compile(r'"((?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\]){1,255})"')
 class Replay:
     """What an earlier request with the same key left.
 
-    `completed`: answer with `response()`. Otherwise that request died after `attach`: this one
-    holds the claim now, goes on with `resource_id` and calls `complete`.
+    `completed`: answer with `response()`. Otherwise that request died after `attach`, or is slow:
+    this one holds the claim now, answers from `resource_id` and calls `complete`.
     """
 
     resource_id: str | None
@@ -87,6 +89,23 @@ class Replay:
         return Response(self.body, self.status, headers)
 
 
+class InProgressError(Problem):
+    """409: another request with this key is at work; the client may repeat it later."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            409,
+            type="urn:slipway:problem:idempotency-in-progress",
+            title="Request in progress",
+            detail="A request with this Idempotency-Key is still at work; repeat it later.",
+            headers={"Retry-After": "1"},
+        )
+
+
+class ClaimLostError(InProgressError):
+    """A repeat of this request took the claim over while it was at work."""
+
+
 class Idempotency:
     """The idempotency key of one request."""
 
@@ -103,42 +122,41 @@ class Idempotency:
         """Claim the key in the transaction of `session`; None means: do the work.
 
         Make it the first use of the session: then a concurrent duplicate waits here for the
-        first request, up to 2 s. Later in a transaction it cannot wait and answers 409 at once.
+        first request, up to 2 s, and then goes on with what that one attached. Later in a
+        transaction it cannot wait and answers 409 at once.
 
         Raises:
             Problem: 422 if the key was used for another request; 409 with `Retry-After` if the
-                first request is still at work.
+                first request is still at work and attached nothing yet.
         """
         if self.key is None:
             return None
         may_wait = not session.in_transaction()
+        waited = False
         while True:
             now = self._clock.now()
             if await self._insert(session, now):
                 return None
-            row = await self._read(session)
-            if row is not None:
-                if row.expires_at <= now:
-                    await session.execute(
-                        delete(idempotency_keys).where(
-                            _keys.id == self._id, _keys.expires_at <= now
-                        )
-                    )
-                    continue
-                self._check_fingerprint(row)
-                if row.status is not None:
-                    return _replay(row)
-                if row.lease_until <= now and await self._take_over(session, row, now):
+            row = await self._unexpired(session, now)
+            if row is None:
+                continue
+            self._check_fingerprint(row)
+            if row.status is not None:
+                return _replay(row)
+            if row.lease_until <= now or (waited and row.resource_id is not None):
+                if await self._take_over(session, row, now):
                     # Without a resource nothing of the first request is left: start anew.
                     return None if row.resource_id is None else Replay(row.resource_id)
-            if not may_wait:
-                raise _in_progress()
+                waited = False  # another repeat was faster: its answer comes soon
+            if waited or not may_wait:
+                raise InProgressError
             # Give the write lock (SQLite) and the connection back while waiting.
             await session.rollback()
             row = await self._wait(database_of(session))
             if row is not None and row.status is not None:
                 self._check_fingerprint(row)
                 return _replay(row)
+            waited = row is not None
 
     async def attach(self, session: AsyncSession, resource_id: str) -> None:
         """Note the resource that the request makes, so that a retry after a crash finds it."""
@@ -155,7 +173,8 @@ class Idempotency:
         """Store the answer in the transaction of `session`; return it as a response.
 
         Raises:
-            Problem: 409 if another request took over, because this one outlived its lease.
+            ClaimLostError: another request with this key took over and was answered; nothing was
+                written here, and the transaction may go on.
         """
         content = body if isinstance(body, bytes) else _json(body)
         kept = {"Content-Type": "application/json"} if content else {}
@@ -189,7 +208,7 @@ class Idempotency:
             )
         except exc.OperationalError as error:
             if getattr(error.orig, "sqlstate", None) == _LOCK_NOT_AVAILABLE:
-                raise _in_progress() from None
+                raise InProgressError from None
             raise
         inserted = result.first() is not None
         if database.dialect == "postgresql":
@@ -201,6 +220,16 @@ class Idempotency:
     async def _read(self, session: AsyncSession) -> Row[Any] | None:
         query = select(idempotency_keys).where(_keys.id == self._id)
         return (await session.execute(query)).one_or_none()
+
+    async def _unexpired(self, session: AsyncSession, now: datetime) -> Row[Any] | None:
+        """Return the row, None when it is gone by now or past its retention (then deleted)."""
+        row = await self._read(session)
+        if row is None or row.expires_at > now:
+            return row
+        await session.execute(
+            delete(idempotency_keys).where(_keys.id == self._id, _keys.expires_at <= now)
+        )
+        return None
 
     def _check_fingerprint(self, row: Row[Any]) -> None:
         if row.fingerprint != self.fingerprint:
@@ -225,7 +254,7 @@ class Idempotency:
         return True
 
     async def _wait(self, database: Database) -> Row[Any] | None:
-        """Wait until the first request is completed or gone; return its row.
+        """Wait until the first request is completed or gone, at most 2 s; return its row.
 
         Woken by a completion in this process, else it looks, ever less often: fifty duplicates
         must not take the connections that the first request needs to end.
@@ -241,7 +270,7 @@ class Idempotency:
                     return row
                 left = deadline - time.monotonic()
                 if left <= 0:
-                    raise _in_progress()
+                    return row
                 with anyio.move_on_after(min(pause, left)):
                     await completed.wait()
             pause *= 2
@@ -254,7 +283,7 @@ class Idempotency:
             .returning(_keys.id)
         )
         if result.first() is None:
-            raise _in_progress()
+            raise ClaimLostError
 
 
 def _replay(row: Row[Any]) -> Replay:
@@ -263,16 +292,6 @@ def _replay(row: Row[Any]) -> Replay:
 
 def _json(model: BaseModel) -> bytes:
     return model.model_dump_json(by_alias=True).encode()
-
-
-def _in_progress() -> Problem:
-    return Problem(
-        409,
-        type="urn:slipway:problem:idempotency-in-progress",
-        title="Request in progress",
-        detail="A request with this Idempotency-Key is still at work; repeat it later.",
-        headers={"Retry-After": "1"},
-    )
 
 
 def parse_key(header: str) -> str:

@@ -35,8 +35,11 @@ from orders.saga import (
 )
 from orders.settings import Settings
 
-Write = Callable[[AsyncSession, Order], Awaitable[None]]
-"""Writes more (the answer for a repeated request) in the transaction that ends a drive."""
+Write = Callable[[AsyncSession, Order], Awaitable[bool]]
+"""Writes more (the answer for a repeated request) in the transaction that ends a drive.
+
+It tells whether the buyer is waiting for that answer, so that no event has to bring it.
+"""
 
 GAVE_UP = "peer-unavailable"
 """The reason of an order that waited for a peer longer than the bound."""
@@ -46,8 +49,8 @@ _LEASE_SHARE = 0.4
 _LET_GO_SECONDS = 2.0
 
 
-async def _nothing_more(_session: AsyncSession, _order: Order) -> None:
-    return
+async def _nobody_waits(_session: AsyncSession, _order: Order) -> bool:
+    return False
 
 
 @contextmanager
@@ -130,7 +133,7 @@ class Driver:
         return after, next_step(after) is not None
 
     async def drive(
-        self, order: Order, *, inline_seconds: float | None = None, write: Write = _nothing_more
+        self, order: Order, *, inline_seconds: float | None = None, write: Write = _nobody_waits
     ) -> Order:
         """Bring a leased order as far as the peers allow, and give the lease back.
 
@@ -155,10 +158,9 @@ class Driver:
                     continue
                 if until is not None and order.status is not Status.PENDING:
                     order = self._left(order)
-                answered = until is not None
                 if order.lease_owner is None:
-                    return await self._save(stored, order, write, answered=answered)
-                order = stored = await self._save(stored, order, answered=answered)
+                    return await self._save(stored, order, write)
+                order = stored = await self._save(stored, order)
         except store.StaleOrderError:
             return await self._reload(order.id, write)
         except BaseException as exc:
@@ -228,13 +230,10 @@ class Driver:
         )
         return self._left(replace(order, attempt=order.attempt + 1), delay)
 
-    async def _save(
-        self, before: Order, after: Order, write: Write = _nothing_more, *, answered: bool = False
-    ) -> Order:
+    async def _save(self, before: Order, after: Order, write: Write = _nobody_waits) -> Order:
         async def work(session: AsyncSession) -> Order:
-            saved = await self._write(session, before, after, answered=answered)
-            await write(session, saved)
-            return saved
+            answered = await write(session, after)
+            return await self._write(session, before, after, answered=answered)
 
         saved = await run_transaction(self._runtime.database, work)
         if saved.lease_owner is None and saved.next_attempt_at is not None and not saved.attempt:

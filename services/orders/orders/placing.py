@@ -12,7 +12,7 @@ from starlette.types import Scope
 
 from chassis.database import run_transaction
 from chassis.http import PeerError, remaining
-from chassis.idempotency import Idempotency, Replay
+from chassis.idempotency import ClaimLostError, Idempotency, Replay
 from chassis.problems import Problem, problem_response
 from orders import store
 from orders.domain import Line, Order, Reason, Status
@@ -63,13 +63,17 @@ async def place(
         await idempotency.attach(session, order.id)
         return order
 
-    async def finish(session: AsyncSession, order: Order) -> None:
+    async def finish(session: AsyncSession, order: Order) -> bool:
         if idempotency.key is None:
-            return
+            return True
         answered = answer(order, scope)
         headers = {name.title(): value for name, value in answered.headers.items()}
         del headers["Content-Length"]
-        await idempotency.complete(session, answered.status_code, bytes(answered.body), headers)
+        try:
+            await idempotency.complete(session, answered.status_code, bytes(answered.body), headers)
+        except ClaimLostError:
+            return False  # a repeat was answered 202 meanwhile, perhaps nobody listens here
+        return True
 
     begun = await run_transaction(database, begin)
     if isinstance(begun, Replay):
@@ -93,7 +97,11 @@ async def _price(
 
 
 async def _again(orders: Orders, replay: Replay, finish: Write, scope: Scope) -> Response:
-    """Answer a repeated request: as before, or, if the first one died, from its order's state."""
+    """Answer a repeated request: as before, or from its order's state.
+
+    The second when the first one died or is slow. A pending order is answered 202, and its buyer
+    is told by a notification how it ends, whoever ends it.
+    """
     if replay.completed:
         return replay.response()
 
