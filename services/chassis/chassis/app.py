@@ -27,6 +27,7 @@ from chassis.probes import PATHS, add_probes
 from chassis.problems import install_problem_handlers
 from chassis.routes import RouteLabels, include_flat
 from chassis.runtime import Runtime
+from chassis.server_span import ServerSpans
 from chassis.settings import DatabaseSettings, ServiceSettings
 from chassis.stack import FastStack, guarded
 from chassis.telemetry import Sampling, build_provider
@@ -184,7 +185,7 @@ def _middleware(
     whole: ASGIApp,
     short: ASGIApp,
 ) -> RequestMiddleware:
-    settings = runtime.settings
+    settings, provider = runtime.settings, runtime.tracer_provider
     firsts = {str(getattr(route, "path", "/")).split("/")[1] for route in app.routes}
     return RequestMiddleware(
         whole,
@@ -193,7 +194,8 @@ def _middleware(
         labels=RouteLabels(app),
         lifecycle=runtime.lifecycle,
         clock=runtime.clock,
-        sampling=Sampling(settings.trace_sample_ratio, records=runtime.tracer_provider is not None),
+        sampling=Sampling(settings.trace_sample_ratio, records=provider is not None),
+        spans=None if provider is None else ServerSpans(provider.processor, provider.resource),
         timeout=settings.request_timeout_seconds,
         access_log=AccessLog(settings, LineWriter().write) if settings.access_log else None,
         versions=(

@@ -12,6 +12,9 @@ from typing import Protocol
 class RequestContext(Protocol):
     """The identity of one request."""
 
+    error: type[Exception] | None
+    """The class of the exception that nothing handled."""
+
     @property
     def request_id(self) -> str:
         """Return the id from `X-Request-ID`, or the one made for this request."""

@@ -14,7 +14,7 @@ from time import perf_counter
 from typing import Protocol
 
 from opentelemetry import context as otel_context
-from opentelemetry import trace
+from opentelemetry.trace import format_span_id, set_span_in_context
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chassis import context
@@ -27,7 +27,8 @@ from chassis.metrics import RequestObserver
 from chassis.problems import Problem, problem_response
 from chassis.request_id import HEADER as REQUEST_ID
 from chassis.request_id import request_id as read_request_id
-from chassis.telemetry import TRACEPARENT, RequestTrace, Sampling, hold
+from chassis.server_span import ServerSpan, ServerSpans
+from chassis.telemetry import TRACEPARENT, RequestTrace, Sampling, incoming
 from chassis.text_guard import check_url
 from chassis.versions import HEADER as API_VERSION
 from chassis.versions import RawHeaders, VersionTable
@@ -73,6 +74,8 @@ class Exchange(RequestTrace):
         "_began",
         "_middleware",
         "_send",
+        "_span",
+        "error",
         "extra_headers",
         "finished",
         "method",
@@ -94,7 +97,18 @@ class Exchange(RequestTrace):
         self.request_id = request_id
         self.status = 0
         self.finished = False
+        self.error: type[Exception] | None = None
         self.extra_headers: RawHeaders | None = None
+        self._span: ServerSpan | None = None
+
+    def enter(self, headers: dict[bytes, bytes]) -> otel_context.Context:
+        """Join the caller's trace, or begin one; return the OpenTelemetry context to run in."""
+        middleware = self._middleware
+        context = incoming(self.join(headers.get(TRACEPARENT), middleware.sampling), headers)
+        if not self.recorded or middleware.spans is None:
+            return context
+        self._span = middleware.spans.start(self.method, self.take_trace_id(), context)
+        return set_span_in_context(self._span, context)
 
     async def send(self, message: Message) -> None:
         """Pass a message of the answer on, with the headers of the chassis added."""
@@ -124,13 +138,13 @@ class Exchange(RequestTrace):
         status = self.status or CLIENT_LEFT
         route = middleware.labels(self.scope)
         trace_id = self.trace_id
-        span_id = None
-        if self.recorded:
-            middleware.metrics.end(self.method, route, status, seconds, trace_id)
-            span = trace.get_current_span().get_span_context()
-            span_id = trace.format_span_id(span.span_id) if span.is_valid else None
-        else:
+        span, spans, span_id = self._span, middleware.spans, None
+        if span is None or spans is None:
             middleware.metrics.end(self.method, route, status, seconds, None)
+        else:
+            middleware.metrics.end(self.method, route, status, seconds, trace_id)
+            spans.end(span, self.scope, route, self.status, self.error)
+            span_id = format_span_id(span.get_span_context().span_id)
         if middleware.access_log is not None:
             middleware.access_log(
                 self.method, self.path, route, status, seconds, self.request_id, trace_id, span_id
@@ -140,8 +154,8 @@ class Exchange(RequestTrace):
 class RequestMiddleware:
     """See the module. `timeout` is the default and the cap of a request's budget, in seconds.
 
-    `app` serves everything; `short` is the shorter way for a request that has no body and is not
-    recorded. `quiet` are paths that are neither counted, nor logged, nor traced.
+    `app` serves everything; `short` is the shorter way for a request that has no body. `quiet` are
+    paths that are neither counted, nor logged, nor traced.
     """
 
     def __init__(
@@ -154,6 +168,7 @@ class RequestMiddleware:
         lifecycle: Lifecycle,
         clock: Clock,
         sampling: Sampling,
+        spans: ServerSpans | None,
         timeout: float,
         access_log: AccessLogger | None = None,
         versions: VersionTable | None = None,
@@ -170,10 +185,9 @@ class RequestMiddleware:
         self.lifecycle = lifecycle
         self.access_log = access_log
         self.sampling = sampling
+        self.spans = spans
 
-    async def __call__(  # noqa: C901, PLR0912  (one call fewer on the way of every request)
-        self, scope: Scope, receive: Receive, send: Send
-    ) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         if scope["type"] != "http":
             if scope["type"] == "websocket":
@@ -187,16 +201,12 @@ class RequestMiddleware:
             return
         headers: dict[bytes, bytes] = dict(scope["headers"])
         exchange = Exchange(self, scope, send, read_request_id(headers.get(REQUEST_ID)))
-        span = exchange.join(headers.get(TRACEPARENT), self.sampling)
         budget = parse_budget(headers.get(BUDGET), cap=self._timeout)
         request_token = context.current.set(exchange)
         deadline_token = set_deadline(Deadline.after(budget, self._clock))
-        span_token = None if span is None else otel_context.attach(hold(span, headers))
-        app = self._app
-        if span is not None:
-            scope[_TELEMETRY] = None  # FastAPI makes no span, nor does a mounted application
-            if has_no_body(scope, headers):
-                app = self._short
+        span_token = otel_context.attach(exchange.enter(headers))
+        scope[_TELEMETRY] = None  # FastAPI makes no span, nor does a mounted application
+        app = self._short if has_no_body(scope, headers) else self._app
         try:
             problem = _expired() if budget <= 0 else check_url(scope)
             if problem is None and self._versions is not None:
@@ -212,8 +222,7 @@ class RequestMiddleware:
             await problem_response(_cut_off(), scope)(scope, receive, exchange.send)
         finally:
             exchange.finish()
-            if span_token is not None:
-                otel_context.detach(span_token)
+            otel_context.detach(span_token)
             reset_deadline(deadline_token)
             context.current.reset(request_token)
 
@@ -232,6 +241,7 @@ class RequestMiddleware:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         held = _Socket(read_request_id(headers.get(REQUEST_ID)))
         span = held.join(headers.get(TRACEPARENT), self.sampling)
+        unrecorded = None if held.recorded else incoming(span, headers)
         if self._versions is not None:
             try:
                 self._versions.resolve(scope, headers.get(API_VERSION))
@@ -239,9 +249,9 @@ class RequestMiddleware:
                 await send({"type": "websocket.close", "code": 1008, "reason": "unknown version"})
                 return
         token = context.current.set(held)
-        span_token = None if span is None else otel_context.attach(hold(span, headers))
-        if span is not None:
-            scope[_TELEMETRY] = None
+        span_token = None if unrecorded is None else otel_context.attach(unrecorded)
+        if unrecorded is not None:
+            scope[_TELEMETRY] = None  # else FastAPI makes its span
         try:
             await self._app(scope, receive, send)
         finally:
@@ -253,10 +263,11 @@ class RequestMiddleware:
 class _Socket(RequestTrace):
     """The context of one WebSocket."""
 
-    __slots__ = ("request_id",)
+    __slots__ = ("error", "request_id")
 
     def __init__(self, request_id: str) -> None:
         self.request_id = request_id
+        self.error: type[Exception] | None = None
 
 
 def _cut_off() -> Problem:

@@ -204,8 +204,10 @@ class UnhandledMiddleware:
             if _begun(scope):
                 raise
             await problem_response(problem, scope)(scope, receive, send)
-        except Exception:
+        except Exception as exc:
             _log.exception("request.failed", method=scope.get("method"), path=scope.get("path"))
+            if (request := context.current.get()) is not None:
+                request.error = type(exc)  # for its span
             if _begun(scope):
                 raise  # half an answer cannot be mended: the server cuts the connection
             await problem_response(Problem(500), scope)(scope, receive, send)

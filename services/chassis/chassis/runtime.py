@@ -7,7 +7,6 @@
 from typing import Annotated, Any, cast
 
 from fastapi import Depends
-from opentelemetry.sdk.trace import TracerProvider
 from prometheus_client import CollectorRegistry
 from starlette.requests import HTTPConnection
 
@@ -20,6 +19,7 @@ from chassis.logs import get_logger
 from chassis.security.tokens import ServiceTokens
 from chassis.security.verifier import TokenVerifier
 from chassis.settings import DatabaseSettings, ServiceSettings
+from chassis.telemetry import ServiceTracerProvider
 
 
 class Runtime:
@@ -31,7 +31,7 @@ class Runtime:
         *,
         clock: Clock,
         registry: CollectorRegistry,
-        tracer_provider: TracerProvider | None = None,
+        tracer_provider: ServiceTracerProvider | None = None,
     ) -> None:
         self.settings = settings
         self.clock = clock

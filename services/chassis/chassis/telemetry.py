@@ -1,8 +1,8 @@
 """Traces: OpenTelemetry, W3C context, OTLP over HTTP; no provider at all without an endpoint.
 
-FastAPI makes the server span of a sampled request itself. Whether a request is sampled is decided
-before that, from its `traceparent` or, for a new trace, from the random trace id (exactly the rule
-of `ParentBased(TraceIdRatioBased)`), so that an unsampled request pays for no span. It still has a
+Whether a request is sampled is decided before its span (`server_span`) is made, from its
+`traceparent` or, for a new trace, from the random trace id (exactly the rule of
+`ParentBased(TraceIdRatioBased)`), so that an unsampled request pays for no span. It still has a
 trace id for its logs and passes an unsampled context (flags 00) on to its peers.
 
 Nothing here is global: the provider belongs to the runtime.
@@ -13,12 +13,12 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from opentelemetry import propagate
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
@@ -69,8 +69,8 @@ def parse_traceparent(header: bytes | None) -> Parent | None:
     return Parent(trace_id.decode(), span_id.decode(), int(flags, 16))
 
 
-class UnsampledSpan(NonRecordingSpan):
-    """The current span of a request that is not recorded; its context is made on first use.
+class PassedSpan(NonRecordingSpan):
+    """A span that is not recorded here; its context is made on first use.
 
     It stands for the caller's span (`span_id`) or, in a new trace, for one that nobody records.
     """
@@ -94,13 +94,13 @@ class UnsampledSpan(NonRecordingSpan):
             )
         return self._made
 
-    def with_state(self, state: TraceState) -> UnsampledSpan:
+    def with_state(self, state: TraceState) -> PassedSpan:
         """Return the same span with the caller's `tracestate`."""
         trace_id, span_id, flags, _ = self._ids
-        return UnsampledSpan(trace_id, span_id, flags, state)
+        return PassedSpan(trace_id, span_id, flags, state)
 
     def __repr__(self) -> str:
-        return f"UnsampledSpan({self.get_span_context()!r})"
+        return f"PassedSpan({self.get_span_context()!r})"
 
 
 class Sampling:
@@ -137,10 +137,11 @@ class RequestTrace:
             self._trace_id = f"{self._new_trace_id:032x}"
         return self._trace_id
 
-    def join(self, header: bytes | None, sampling: Sampling) -> UnsampledSpan | None:
+    def join(self, header: bytes | None, sampling: Sampling) -> PassedSpan | None:
         """Continue the trace of `header` or begin one.
 
-        Returns the span to hold while the request runs, or None when FastAPI makes a real one.
+        Returns what the request is inside of: the caller's span or, in a new trace, one that
+        nobody records; None for a new trace that is recorded.
         """
         parent = None if header is None else parse_traceparent(header)
         if parent is None:
@@ -148,15 +149,13 @@ class RequestTrace:
             self._new_trace_id = new
             if not self.recorded:
                 self._trace_id = None
-                return UnsampledSpan(new)
+                return PassedSpan(new)
             self._trace_id = f"{new:032x}"
             return None
         self._new_trace_id = 0
         self._trace_id = parent.trace_id
         self.recorded = parent.sampled and sampling.records
-        if self.recorded:
-            return None
-        return UnsampledSpan(int(parent.trace_id, 16), int(parent.span_id, 16), parent.flags)
+        return PassedSpan(int(parent.trace_id, 16), int(parent.span_id, 16), parent.flags)
 
     def take_trace_id(self) -> int:
         """Return, once, the id that the recorded trace of this request begins with; else 0."""
@@ -170,21 +169,23 @@ class RequestTrace:
 _SPAN = next(iter(set_span_in_context(INVALID_SPAN, Context())))
 
 
-def hold(span: UnsampledSpan, headers: Mapping[bytes, bytes]) -> Context:
-    """Return the OpenTelemetry context of a request that is not recorded.
+def incoming(span: PassedSpan | None, headers: Mapping[bytes, bytes]) -> Context:
+    """Return the OpenTelemetry context that a request arrives in, with `span` as the current one.
 
     `tracestate` and `baggage`, which are rare, are taken over from the caller.
     """
     if b"tracestate" not in headers and b"baggage" not in headers:
-        return Context({_SPAN: span})
+        return Context() if span is None else Context({_SPAN: span})
     carrier = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers.items()}
     found = propagate.extract(carrier, Context())
+    if span is None:
+        return found
     state = get_current_span(found).get_span_context().trace_state
     return Context({**found, _SPAN: span.with_state(state)})
 
 
 class _RequestIdGenerator(RandomIdGenerator):
-    """Gives the root span of a request the trace id that its sampling was decided on."""
+    """Gives the root span of a WebSocket the trace id that its sampling was decided on."""
 
     def generate_trace_id(self) -> int:
         """Return the id of a new trace."""
@@ -193,9 +194,18 @@ class _RequestIdGenerator(RandomIdGenerator):
         return taken or super().generate_trace_id()
 
 
+class ServiceTracerProvider(TracerProvider):
+    """A tracer provider that knows where its spans go."""
+
+    def __init__(self, processor: SpanProcessor, **options: Any) -> None:
+        super().__init__(**options)
+        self.processor = processor
+        self.add_span_processor(processor)
+
+
 def build_provider(
     settings: ServiceSettings, exporter: SpanExporter | None = None
-) -> TracerProvider | None:
+) -> ServiceTracerProvider | None:
     """Return the provider of this process, or None when no OTLP endpoint is set.
 
     `exporter` replaces the OTLP exporter and needs no endpoint.
@@ -210,7 +220,9 @@ def build_provider(
 
         endpoint = settings.otlp_endpoint.rstrip("/").removesuffix("/v1/traces")
         exporter = OTLPSpanExporter(endpoint=f"{endpoint}/v1/traces", timeout=EXPORT_SECONDS)
-    provider = TracerProvider(
+    return ServiceTracerProvider(
+        # Encoding holds the interpreter lock: small batches keep requests waiting less long.
+        BatchSpanProcessor(exporter, max_export_batch_size=128),
         sampler=ParentBased(TraceIdRatioBased(settings.trace_sample_ratio)),
         resource=Resource.create(
             {
@@ -223,6 +235,3 @@ def build_provider(
         id_generator=_RequestIdGenerator(),
         shutdown_on_exit=False,
     )
-    # Encoding holds the interpreter lock: small batches keep requests waiting for a shorter time.
-    provider.add_span_processor(BatchSpanProcessor(exporter, max_export_batch_size=128))
-    return provider
