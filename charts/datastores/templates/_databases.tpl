@@ -2,7 +2,8 @@
 Roles and databases, as often as one likes: what is there stays, a password is set to what its Secret
 holds. Names are checked by the schema; passwords come from the environment, never from the text.
 */ -}}
-{{- define "datastores.sql" -}}
+{{- define "datastores.sql" }}
+REVOKE CONNECT ON DATABASE postgres FROM PUBLIC;
 {{- range $name := include "datastores.databases" . | fromJsonArray }}
 \set name {{ $name }}
 \getenv password {{ include "datastores.prefix" $name }}PASSWORD
