@@ -17,6 +17,9 @@ class Lifecycle:
     waiting: str | None = STARTING
     """Why the process is not warm yet; None once it is."""
 
+    failed: Exception | None = None
+    """What ended the start; the server ends the process over it."""
+
     draining: bool = False
     """The process was told to end; it finishes what it has and takes nothing new."""
 
@@ -26,6 +29,7 @@ class Lifecycle:
     def begin(self) -> None:
         """Start anew, before the lifespan opens anything."""
         self.started, self.waiting, self.draining = False, STARTING, False
+        self.failed = None
 
     @property
     def warm(self) -> bool:

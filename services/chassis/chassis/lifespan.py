@@ -73,6 +73,13 @@ class Service:
             await anyio.to_thread.run_sync(provider.shutdown)  # bounded by the exporter's timeout
 
     async def _live(self, settled: asyncio.Event, stop: asyncio.Event) -> None:
+        try:
+            await self._work(settled, stop)
+        except Exception as exc:
+            self._runtime.lifecycle.failed = exc
+            raise
+
+    async def _work(self, settled: asyncio.Event, stop: asyncio.Event) -> None:
         lifecycle = self._runtime.lifecycle
         while (reason := await self._obstacle()) is not None:
             if reason != lifecycle.waiting:

@@ -21,17 +21,18 @@ from typing import Any
 from fastapi import FastAPI
 from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
 from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
+from gunicorn.errors import HaltServer  # type: ignore[import-untyped]
 from gunicorn.glogging import Logger  # type: ignore[import-untyped]
 from gunicorn.workers.base import Worker  # type: ignore[import-untyped]
 from prometheus_client.multiprocess import mark_process_dead
 
-from chassis import logs
 from chassis.metrics import SHARED_DIRECTORY
-from chassis.server import LINGER_SECONDS, listen, run
-from chassis.settings import ServiceSettings
+from chassis.server import LINGER_SECONDS, configure_logs, listen, run
+from chassis.settings import ServiceSettings, SettingsError
 
 MARGIN_SECONDS = 15.0
 _ENDS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
+_BAD_SETTINGS = 2
 _OWN_DIRECTORY = "SLIPWAY_METRICS_DIRECTORY_IS_OURS"
 
 
@@ -48,7 +49,7 @@ def serve_many(create: Callable[[], FastAPI], settings: ServiceSettings, service
         command = [sys.executable, "-m", "chassis", "serve", service]
         os.execve(sys.executable, command, environment)  # noqa: S606  (our own command)
     listen(settings).close()  # a taken port is one line here, not a loop of retries in gunicorn
-    logs.configure(settings)
+    configure_logs(settings)
     _Arbiter(_Application(create, settings)).run()
 
 
@@ -93,6 +94,19 @@ class _Arbiter(Arbiter):  # type: ignore[misc]
         self.ending = True
         super().stop(graceful=True)
 
+    def halt(self, reason: str | None = None, exit_status: int = 0) -> None:
+        # A worker that does not start has said why, in one line: a mistake of the settings.
+        super().halt(
+            reason, _BAD_SETTINGS if exit_status == self.WORKER_BOOT_ERROR else exit_status
+        )
+
+    def reap_workers(self) -> None:
+        try:
+            super().reap_workers()
+        except HaltServer:  # the next worker that does not start: it ends already
+            if not self.ending:
+                raise
+
     handle_int = handle_quit = Arbiter.handle_term
 
 
@@ -102,7 +116,11 @@ class ChassisWorker(Worker):  # type: ignore[misc]
     def run(self) -> None:
         """Serve until told to end."""
         sockets = [sock.sock for sock in self.sockets]
-        run(self.wsgi, self.app.settings, sockets, notify=self.notify)
+        try:
+            run(self.wsgi, self.app.settings, sockets, notify=self.notify)
+        except SettingsError as exc:
+            print(exc, file=sys.stderr)
+            sys.exit(Arbiter.WORKER_BOOT_ERROR)  # the others cannot start either: all end
 
 
 class _Logger(Logger):  # type: ignore[misc]

@@ -198,6 +198,9 @@ class UnhandledMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
+        if scope["type"] == "lifespan":  # the server says what keeps the service from starting
+            await self._app(scope, receive, send)
+            return
         try:
             await self._app(scope, receive, send)
         except Problem as problem:

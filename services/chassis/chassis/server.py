@@ -22,9 +22,12 @@ import socket
 import time
 from collections.abc import Awaitable, Callable
 from types import FrameType
+from typing import cast
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.lifespan.on import LifespanOn, LifespanSendMessage
 
 from chassis import logs
 from chassis.lifecycle import Lifecycle
@@ -38,6 +41,7 @@ ACCEPT_SECONDS = 1.0
 """Before the listener closes: the longest time to accept what the kernel already took."""
 
 _POLL = 0.02
+_FAILED = frozenset({"lifespan.startup.failed", "lifespan.shutdown.failed"})
 _log = logging.getLogger("chassis.server")
 
 
@@ -45,7 +49,7 @@ def serve(create: Callable[[], FastAPI], settings: ServiceSettings, service: str
     """Serve the application that `create` makes until SIGTERM or SIGINT.
 
     Raises:
-        SettingsError: the address cannot be bound.
+        SettingsError: the address cannot be bound, or the service's own `setup` refuses a setting.
     """
     if settings.workers > 1:
         from chassis.multiprocess import serve_many  # noqa: PLC0415  (gunicorn is not for one)
@@ -53,11 +57,22 @@ def serve(create: Callable[[], FastAPI], settings: ServiceSettings, service: str
         serve_many(create, settings, service)
         return
     listener = listen(settings)
-    logs.configure(settings)
+    configure_logs(settings)
     app = create()
     host, port = listener.getsockname()[:2]
     _log.info("listening on %s port %d", host, port)
     run(app, settings, [listener])
+
+
+def configure_logs(settings: ServiceSettings) -> None:
+    """Configure the logs of a process that serves: libraries speak up from `warning` on.
+
+    At level `info` Alembic and the pools of SQLAlchemy tell of every connection; `debug` shows all.
+    """
+    logs.configure(settings)
+    for name in ("alembic", "sqlalchemy"):
+        quiet = logging.getLogger().level == logging.INFO
+        logging.getLogger(name).setLevel(logging.WARNING if quiet else logging.NOTSET)
 
 
 def listen(settings: ServiceSettings) -> socket.socket:
@@ -86,7 +101,13 @@ def run(
     sockets: list[socket.socket],
     notify: Callable[[], None] | None = None,
 ) -> None:
-    """Run one server on `sockets` until a signal; `notify` is called every few seconds."""
+    """Run one server on `sockets` until a signal; `notify` is called every few seconds.
+
+    Raises:
+        SettingsError: the service's own `setup` refuses a setting.
+        SystemExit: 3, when it fails in another way.
+    """
+    lifecycle = app.state.runtime.lifecycle
     config = uvicorn.Config(
         app,
         loop="auto",
@@ -101,12 +122,30 @@ def run(
         callback_notify=None if notify is None else _asynchronous(notify),
         timeout_notify=2,
     )
-    DrainingServer(
-        config,
-        app.state.runtime.lifecycle,
-        delay=settings.shutdown_delay_seconds,
-        drain=settings.drain_seconds,
-    ).run(sockets)
+    config.load()
+    config.lifespan_class = _lifespan_of(lifecycle)
+    server = DrainingServer(
+        config, lifecycle, delay=settings.shutdown_delay_seconds, drain=settings.drain_seconds
+    )
+    try:
+        server.run(sockets)
+    finally:
+        if isinstance(lifecycle.failed, SettingsError):
+            raise lifecycle.failed from None
+    if lifecycle.failed is not None:
+        raise SystemExit(STARTUP_FAILURE)
+
+
+def _lifespan_of(lifecycle: Lifecycle) -> type[LifespanOn]:
+    class Lifespan(LifespanOn):
+        """uvicorn's, without the stack trace of a refused setting: that is one line for people."""
+
+        async def send(self, message: LifespanSendMessage) -> None:
+            if isinstance(lifecycle.failed, SettingsError) and message["type"] in _FAILED:
+                cast("dict[str, str]", message)["message"] = ""
+            await super().send(message)
+
+    return Lifespan
 
 
 def _asynchronous(notify: Callable[[], None]) -> Callable[[], Awaitable[None]]:
@@ -157,6 +196,8 @@ class DrainingServer(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         """Say, ten times a second, whether to stop accepting."""
         if self._told_at is not None and time.monotonic() - self._told_at >= self._delay:
+            self.should_exit = True
+        if self._lifecycle.failed is not None:  # after it had waited for its migrations
             self.should_exit = True
         return await super().on_tick(counter)
 

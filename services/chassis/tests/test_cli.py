@@ -106,3 +106,22 @@ def test_seed_says_how_much_it_added(tmp_path: Path) -> None:
     for line in ("ledger: 1 examples added\n", "ledger: 0 examples added\n"):
         result = run("seed", "ledger", LEDGER_DATABASE_URL=url)
         assert (result.returncode, result.stdout, result.stderr) == (0, line, "")
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_setting_that_the_setup_refuses_is_one_line(workers: str) -> None:
+    """The start of a service may find that a key does not fit: no stack trace, and code 2."""
+    result = run("serve", "demo", DEMO_PORT="0", DEMO_SETUP="refuses", DEMO_WORKERS=workers)
+    line = "DEMO_KEY: does not open the store; give the key it was made with"
+    assert set(result.stderr.splitlines()) == {line}
+    assert result.stderr.count("\n") <= int(workers)
+    assert "Traceback" not in result.stdout
+    assert result.returncode == 2
+
+
+def test_a_setup_that_fails_says_where() -> None:
+    """A mistake that is not one of the settings keeps its stack trace, and another code."""
+    result = run("serve", "demo", DEMO_PORT="0", DEMO_SETUP="fails")
+    assert "a mistake of ours" in result.stdout
+    assert "Traceback" in result.stdout
+    assert result.returncode == 3

@@ -3,6 +3,7 @@
 import asyncio
 import importlib.util
 import json
+import logging
 import os
 import random
 import signal
@@ -190,3 +191,20 @@ async def test_connections_that_the_kernel_took_before_the_signal_are_served() -
             server.signal(signal.SIGCONT)
             assert {status for status, _ in await asyncio.gather(*answers)} == {200}
         assert await server.ended() == 0
+
+
+async def test_libraries_are_quiet_at_level_info() -> None:
+    """Alembic and SQLAlchemy say nothing of their everyday work, unless asked for `debug`."""
+    for level, expected in (("info", logging.WARNING), ("warning", logging.WARNING), ("debug", 10)):
+        probe = (
+            "import logging; from chassis import ServiceSettings;"
+            "from chassis.server import configure_logs;"
+            f"configure_logs(ServiceSettings(service_name='demo', log_level='{level}'));"
+            "print(*(logging.getLogger(name).getEffectiveLevel()"
+            " for name in ('alembic.runtime.migration', 'sqlalchemy.pool.impl.QueuePool')))"
+        )
+        child = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", probe, env=process.environment(), stdout=asyncio.subprocess.PIPE
+        )
+        printed, _ = await child.communicate()
+        assert printed.decode().split() == [str(expected)] * 2, level
