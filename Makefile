@@ -17,11 +17,18 @@ ifneq ($(shell $(PY) -c 'print("ok")' 2>/dev/null)$(shell cat $(STAMP) 2>/dev/nu
 $(STAMP): FORCE
 endif
 
+# Where the cluster targets go: k8s/environments/$(ENV), and a namespace of the current context.
+ENV ?= dev
+NAMESPACE ?= slipway
+KUBE = --namespace '$(NAMESPACE)' --context '$(CONTEXT)'
+DEPLOY = $(KUBE) --env '$(ENV)' --tag '$(TAG)' --registry '$(REGISTRY)' --digests '$(DIGESTS)'
+
 .PHONY: help install up start down status clean logs demo admin migrate openapi \
-	test lint format typecheck lock bench FORCE
+	doctor cluster deploy undeploy rollout rollback cluster-status smoke e2e \
+	test lint format typecheck lock images bench FORCE
 
 help:
-	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z0-9-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 install: $(STAMP) ## Install everything into .venv (the other targets do it by themselves)
 
@@ -59,6 +66,33 @@ migrate: $(STAMP) ## Bring every database up to date without starting anything
 openapi: $(STAMP) ## Print the OpenAPI document of one service (SERVICE=orders)
 	@$(RUNNER) openapi '$(SERVICE)'
 
+doctor: $(STAMP) ## Say whether this machine and the current cluster can run the platform
+	@$(PY) -m scripts.kube.doctor $(KUBE)
+
+cluster: $(STAMP) ## Make a local cluster with kind, with an ingress controller and metrics
+	@$(PY) -m scripts.kube.kind
+
+deploy: $(STAMP) ## Deploy to the current cluster (ENV=dev|staging|production TAG=1.4.0 SERVICE=orders)
+	@$(PY) -m scripts.kube.deploy deploy $(DEPLOY) --service '$(SERVICE)'
+
+undeploy: $(STAMP) ## Remove the platform from the cluster (DATA=1: volumes and secrets too)
+	@$(PY) -m scripts.kube.deploy undeploy $(DEPLOY) $(if $(DATA),--data)
+
+rollout: $(STAMP) ## Roll one service out anew (SERVICE=orders, TAG=1.4.0 for another image)
+	@$(PY) -m scripts.kube.deploy rollout $(DEPLOY) --service '$(SERVICE)'
+
+rollback: $(STAMP) ## Take one service back to its revision before (SERVICE=orders, REVISION=3)
+	@$(PY) -m scripts.kube.deploy rollback $(DEPLOY) --service '$(SERVICE)' --revision '$(or $(REVISION),0)'
+
+cluster-status: $(STAMP) ## Show releases, rollouts, autoscalers and what is unwell (WATCH=1: live)
+	@$(PY) -m scripts.kube.status $(KUBE) $(if $(WATCH),--watch)
+
+smoke: $(STAMP) ## Place an order on the cluster, through its ingress or a forwarded port
+	@$(PY) -m scripts.kube.smoke $(KUBE)
+
+e2e: $(STAMP) ## Prove the platform on the current cluster, in namespaces of its own (ARGS="-k drop")
+	@SLIPWAY_E2E=1 $(PY) -m pytest tests/e2e -v -p no:xdist $(ARGS)
+
 test: $(STAMP) ## Run the tests (SERVICE=orders: of one service; ARGS="-k saga -x": more for pytest)
 	@$(PY) -m pytest -n auto $(if $(SERVICE),services/$(SERVICE)) $(ARGS)
 
@@ -78,6 +112,9 @@ lock: $(STAMP) ## Resolve the dependencies anew into requirements.lock
 		--group run --group dev --group bench $(PROJECTS) --no-emit-package slipway-chassis \
 		--no-emit-index-url --no-emit-find-links \
 		--custom-compile-command "make lock" -o requirements.lock
+
+images: $(STAMP) ## Build the images (SERVICE=orders: of one; ARGS="--tag v1 --builder podman": more)
+	@$(PY) -m scripts.images build $(SERVICE) $(ARGS)
 
 bench: $(STAMP) ## Measure requests/s and CPU time against bare FastAPI and a typical stack
 	@$(PY) -m tests.load.bench $(ARGS)

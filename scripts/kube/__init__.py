@@ -1,0 +1,1 @@
+"""Tools for a cluster: doctor, deploy, status and smoke, behind `make`."""

@@ -1,0 +1,148 @@
+"""The `helm` program: 4, or 3 from 3.18 on."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from scripts.kube.errors import ToolError
+from scripts.topology import ROOT
+
+OLDEST = (3, 18)
+TIMEOUT = "10m"  # for hooks: a migration may take its time
+
+
+@dataclass(frozen=True)
+class Helm:
+    """Runs helm against one context and namespace."""
+
+    context: str
+    namespace: str
+    program: str = "helm"
+
+    @cached_property
+    def version(self) -> tuple[int, int]:
+        """Return its version.
+
+        Raises:
+            ToolError: it is not there or too old.
+        """
+        return helm_version(self.program)
+
+    def upgrade(
+        self, name: str, chart: Path, values: Sequence[Path], sets: Sequence[str] = ()
+    ) -> None:
+        """Install or upgrade a release; returns when its hooks are done, not when pods are ready.
+
+        Raises:
+            ToolError: helm's own last words.
+        """
+        files = [word for path in values for word in ("--values", str(path))]
+        single = [word for pair in sets for word in ("--set-string", pair)]
+        # A release that an interrupted run left pending would refuse every further one.
+        if self.state(name) in {"pending-install", "pending-upgrade", "pending-rollback"}:
+            self._unlock(name)
+        self._run("upgrade", "--install", name, str(chart), *files, *single, "--timeout", TIMEOUT)
+
+    def rollback(self, name: str, revision: int = 0) -> None:
+        """Go back to `revision`, 0 for the one before."""
+        self._run("rollback", name, *([str(revision)] if revision else []), "--timeout", TIMEOUT)
+
+    def uninstall(self, name: str) -> None:
+        """Remove a release and wait until its objects are gone."""
+        self._run("uninstall", name, "--wait", "--ignore-not-found", "--timeout", TIMEOUT)
+
+    def releases(self) -> list[dict[str, Any]]:
+        """Return the releases of the namespace as helm lists them."""
+        return list(json.loads(self._run("list", "--all", "--output", "json") or "[]"))
+
+    def state(self, name: str) -> str | None:
+        """Return the status of a release, None when there is none."""
+        listed = self._list(name)
+        return str(listed["status"]) if listed else None
+
+    def revision(self, name: str) -> int:
+        """Return the number of the release's newest revision, 0 when there is none."""
+        listed = self._list(name)
+        return int(listed["revision"]) if listed else 0
+
+    def history(self, name: str) -> list[dict[str, Any]]:
+        """Return the revisions of a release, oldest first."""
+        return list(json.loads(self._run("history", name, "--output", "json")))
+
+    def test(self, name: str) -> None:
+        """Run the release's tests.
+
+        Raises:
+            ToolError: one of them failed.
+        """
+        self._run("test", name, "--timeout", "3m", "--logs")
+
+    def _list(self, name: str) -> dict[str, Any] | None:
+        found = json.loads(
+            self._run("list", "--all", "--filter", f"^{re.escape(name)}$", "--output", "json")
+            or "[]"
+        )
+        return found[0] if found else None
+
+    def _unlock(self, name: str) -> None:
+        """End a revision that nobody finishes: back to the last good one, or away with it."""
+        good = [
+            entry["revision"]
+            for entry in self.history(name)
+            if entry["status"] in {"deployed", "superseded"}
+        ]
+        if good:
+            self.rollback(name, int(good[-1]))
+        else:
+            self.uninstall(name)
+
+    def _run(self, *words: str) -> str:
+        _ = self.version
+        command = [
+            self.program, *words, "--namespace", self.namespace, "--kube-context", self.context,
+        ]  # fmt: skip
+        if words[0] == "list" and self.version[0] >= 4:  # noqa: PLR2004  (Helm 4 lists all states)
+            command.remove("--all")
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise ToolError(f"helm {words[0]}: {last_words(done.stderr or done.stdout)}", 1)
+        return done.stdout
+
+
+def helm_version(program: str = "helm") -> tuple[int, int]:
+    """Return the version of `program`.
+
+    Raises:
+        ToolError: it is not there or too old.
+    """
+    if shutil.which(program) is None:
+        raise ToolError(
+            "helm is not on the PATH; install Helm 4 (https://helm.sh/docs/intro/install)"
+        )
+    done = subprocess.run(
+        [program, "version", "--template", "{{.Version}}"],
+        capture_output=True, text=True, check=False, env={**os.environ, "HELM_DEBUG": "false"},
+    )  # fmt: skip
+    found = re.match(r"v?(\d+)\.(\d+)", done.stdout.strip())
+    if found is None:
+        raise ToolError(f"helm does not tell its version: {last_words(done.stderr)}")
+    version = (int(found[1]), int(found[2]))
+    if version < OLDEST:
+        raise ToolError(f"helm {version[0]}.{version[1]} is too old; install Helm 4, or 3.18 on")
+    return version
+
+
+def last_words(text: str) -> str:
+    """Return what went wrong without the warnings before it."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    start = next((index for index, line in enumerate(lines) if line.lower().startswith("error")), 0)
+    return " ".join(lines[start:]).removeprefix("Error: ")[:1500] or "no reason given"

@@ -1,0 +1,99 @@
+"""Which Helm releases make up the platform, in which order, with which values files.
+
+Derived from the tree: `services/*/service.yaml`, the charts and `k8s/environments/<env>`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from scripts.kube.errors import ToolError
+from scripts.topology import ROOT, Topology
+
+ENVIRONMENTS = Path("k8s", "environments")
+GATEWAY = "gateway"
+DATASTORES = "datastores"
+
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Images:
+    """Which images to run: `registry` before each name, one `tag`, or a digest per service."""
+
+    tag: str = ""
+    registry: str = ""
+    digests: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.tag and not _TAG.fullmatch(self.tag):
+            raise ToolError(f"TAG={self.tag}: no image tag; give one such as 1.4.0")
+        for name, digest in self.digests.items():
+            if not _DIGEST.fullmatch(digest):
+                raise ToolError(f"digest of {name}: {digest!r} is not sha256:<64 hex digits>")
+
+    def sets(self, name: str, repository: str) -> list[str]:
+        """Return helm's settings for the service `name`."""
+        sets = []
+        if self.registry:
+            sets.append(f"image.repository={self.registry.rstrip('/')}/{repository}")
+        if self.tag:
+            sets.append(f"image.tag={self.tag}")
+        if digest := self.digests.get(name):
+            sets.append(f"image.digest={digest}")
+        return sets
+
+
+@dataclass(frozen=True)
+class Release:
+    """One release: its chart, its values files in order, and single settings on top."""
+
+    name: str
+    chart: Path
+    values: tuple[Path, ...]
+    sets: tuple[str, ...] = ()
+
+
+def environments(root: Path = ROOT) -> list[str]:
+    """Return the names of the environments."""
+    return sorted(path.name for path in (root / ENVIRONMENTS).iterdir() if path.is_dir())
+
+
+def releases(topology: Topology, environment: str, images: Images | None = None) -> list[Release]:
+    """Return the releases of `environment` in the order of their installation.
+
+    Raises:
+        ToolError: there is no such environment.
+    """
+    root = topology.root
+    folder = root / ENVIRONMENTS / environment
+    if not folder.is_dir():
+        raise ToolError(f"ENV={environment}: unknown; use one of {', '.join(environments(root))}")
+    images = images or Images()
+    found: list[Release] = []
+    if (folder / f"{DATASTORES}.yaml").is_file():
+        found.append(
+            Release(
+                DATASTORES,
+                root / "charts" / DATASTORES,
+                (root / "k8s" / "datastores-services.yaml", folder / f"{DATASTORES}.yaml"),
+            )
+        )
+    for service in topology.start_order:
+        values = [root / "services" / service.name / "service.yaml", folder / "services.yaml"]
+        if (folder / f"{service.name}.yaml").is_file():
+            values.append(folder / f"{service.name}.yaml")
+        sets = tuple(images.sets(service.name, service.image))
+        found.append(Release(service.name, root / "charts" / "service", tuple(values), sets))
+    found.append(
+        Release(
+            GATEWAY,
+            root / "charts" / GATEWAY,
+            (root / "k8s" / "gateway-services.yaml", folder / f"{GATEWAY}.yaml"),
+        )
+    )
+    return found
