@@ -20,7 +20,9 @@ spec:
   ttlSecondsAfterFinished: 86400
   template:
     metadata:
-      labels: {{- include "service.labels" (dict "root" $root "name" $name) | nindent 8 }}
+      labels:
+        {{- include "service.labels" (dict "root" $root "name" $name) | nindent 8 }}
+        {{- include "service.databaseLabel" $root | trim | nindent 8 }}
       {{- with $root.Values.podAnnotations }}
       annotations: {{- toYaml . | nindent 8 }}
       {{- end }}

@@ -108,6 +108,13 @@ volumes:
   {{- end }}
 {{- end }}
 
+{{- /* What the policy of the development database looks for. */ -}}
+{{- define "service.databaseLabel" -}}
+{{- if .Values.database.enabled }}
+slipway.dev/database: "true"
+{{- end }}
+{{- end }}
+
 {{- /* Labels of the serving pods: who they call is a label that the peers' network policies look for. */ -}}
 {{- define "service.podLabels" -}}
 {{- include "service.labels" (dict "root" .) }}
@@ -117,6 +124,7 @@ slipway.dev/calls-{{ $peer }}: "true"
 {{- if and (ne .Values.name "auth") (not (hasKey .Values.dependsOn "auth")) }}
 slipway.dev/calls-auth: "true"
 {{- end }}
+{{- include "service.databaseLabel" . }}
 {{- with .Values.podLabels }}
 {{ toYaml . }}
 {{- end }}

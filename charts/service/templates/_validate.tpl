@@ -239,6 +239,9 @@ job: kind is deployment, which runs no job; remove it, or set kind: job
 image.tag: {{ $tag | default "none" | quote }} may be another image tomorrow; in {{ $where }} give the tag of one build, or image.digest
 {{- end }}
 {{- end }}
+{{- if and $values.database.enabled $values.networkPolicy.enabled (not $values.networkPolicy.database.cidrs) (not $values.networkPolicy.extraEgress) }}
+networkPolicy.database.cidrs: nothing says where the database of {{ $where }} is, and the policy would keep everybody from it; give its address range (or a rule in extraEgress)
+{{- end }}
 {{- $host := (urlParse $values.issuer).hostname }}
 {{- if or (has $host (list "localhost" "127.0.0.1" "0.0.0.0")) (hasSuffix ".localhost" $host) }}
 issuer: {{ $values.issuer }} is nobody's public URL; in {{ $where }} give the gateway's
