@@ -189,6 +189,34 @@ def test_the_network_follows_depends_on():
             assert found is expected, f"{source.name} -> {target.name}"
 
 
+@pytest.mark.parametrize("policy", ["items", "items-migrate", "items-seed"])
+def test_names_and_the_database_are_reached(policy: str):
+    """By what serves and by both hooks; and no rule is open to everybody."""
+    values = merge(values_of("items"), {"seed": {"enabled": True}})
+    egress = kube.of_kind(manifests(values), "NetworkPolicy", policy)["spec"]["egress"]
+    dns, database = (
+        {"kubernetes.io/metadata.name": "kube-system"},
+        {"app.kubernetes.io/name": "postgresql"},
+    )
+    names = [r for r in egress if {"namespaceSelector": {"matchLabels": dns}} in r["to"]]
+    assert [sorted(p["protocol"] for p in r["ports"]) for r in names] == [["TCP", "UDP"]]
+    assert {p["port"] for p in names[0]["ports"]} == {53}
+    stores = [r for r in egress if {"podSelector": {"matchLabels": database}} in r["to"]]
+    assert [r["ports"] for r in stores] == [[{"port": 5432, "protocol": "TCP"}]]
+    assert all(peer for rule in egress for peer in rule["to"])
+    managed = merge(values, {"networkPolicy": {"database": {"cidrs": ["10.20.0.0/16"]}}})
+    egress = kube.of_kind(manifests(managed), "NetworkPolicy", policy)["spec"]["egress"]
+    blocks = [r for r in egress if r["to"] == [{"ipBlock": {"cidr": "10.20.0.0/16"}}]]
+    assert [r["ports"] for r in blocks] == [[{"port": 5432, "protocol": "TCP"}]]
+    assert not any(admits(peer, database) for r in egress for peer in r["to"])
+
+
+def test_without_a_database_none_is_reached():
+    egress = kube.of_kind(manifests(values_of("info")), "NetworkPolicy", "info")["spec"]["egress"]
+    database = {"app.kubernetes.io/name": "postgresql"}
+    assert not any(admits(peer, database) for rule in egress for peer in rule["to"])
+
+
 def test_who_else_comes_in_is_said():
     """Gateway pods where there are routes, Prometheus anywhere, the release's own test; no more."""
     rules = kube.of_kind(manifests(values_of("items")), "NetworkPolicy", "items")["spec"]["ingress"]
