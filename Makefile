@@ -113,8 +113,9 @@ lock: $(STAMP) ## Resolve the dependencies anew into requirements.lock
 		--no-emit-index-url --no-emit-find-links \
 		--custom-compile-command "make lock" -o requirements.lock
 
-images: $(STAMP) ## Build the images (SERVICE=orders: of one; ARGS="--tag v1 --builder podman": more)
-	@$(PY) -m scripts.images build $(SERVICE) $(ARGS)
+images: $(STAMP) ## Build the images (SERVICE=orders TAG=1.4.0; LOAD=kind|minikube: into that cluster)
+	@$(PY) -m scripts.images build $(SERVICE) $(if $(TAG),--tag '$(TAG)') $(ARGS)
+	@$(if $(LOAD),$(PY) -m scripts.kube.load '$(LOAD)' $(SERVICE) $(if $(TAG),--tag '$(TAG)'))
 
 bench: $(STAMP) ## Measure requests/s and CPU time against bare FastAPI and a typical stack
 	@$(PY) -m tests.load.bench $(ARGS)
