@@ -1,6 +1,6 @@
 # One file for every service: `make images`, or for one of them
 #   docker build --build-arg SERVICE=orders -t slipway/orders:dev .
-# Targets: runtime (the last), and dev, which reloads when skaffold syncs a Python file.
+# Targets: runtime (the last); dev, which reloads when skaffold syncs a Python file; smoke.
 #
 # Layers, from the one that changes least: the locked dependencies in /opt/venv, then the service
 # and the chassis in /app. Bytecode is made here and never checked against its source: pods have a
@@ -96,6 +96,12 @@ FROM common AS dev
 COPY scripts/reload.py /opt/reload/reload.py
 ENTRYPOINT ["python", "/opt/reload/reload.py"]
 CMD ["serve"]
+
+# An order through the gateway, for `skaffold verify`: SLIPWAY_URL says where.
+FROM common AS smoke
+COPY scripts /opt/smoke/scripts
+WORKDIR /opt/smoke
+ENTRYPOINT ["python", "-m", "scripts.demo"]
 
 # `python /app serve` is `python -m chassis serve <package>`; migrate and the others work alike.
 FROM common AS runtime

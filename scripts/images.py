@@ -3,11 +3,12 @@
     python -m scripts.images build [SERVICE...] [--tag T] [--target runtime|dev]
         [--builder docker|podman|buildah] [--base IMAGE] [--check]
 
-One Dockerfile makes them all. Time stamps are those of the commit (or `SOURCE_DATE_EPOCH`), so two
-builds of one commit differ in nothing; `--check` builds each image a second time, from nothing, and
-compares them file by file. A package index (`UV_DEFAULT_INDEX`, `PIP_INDEX_URL`) and certificates
-(`SSL_CERT_FILE`, `PIP_CERT`) of this environment are handed to the build as secrets, which no layer
-holds. Exit code 2: nothing to build with, or bad arguments; 1: a build failed or two differ.
+One Dockerfile makes them all. Layers carry one fixed time, so that the layer of dependencies stays
+the same from commit to commit; the time of the commit (`SOURCE_DATE_EPOCH` wins) is in the label
+`created`. `--check` builds each image a second time, from nothing, and compares them file by file.
+A package index (`UV_DEFAULT_INDEX`, `PIP_INDEX_URL`) and certificates (`SSL_CERT_FILE`, `PIP_CERT`)
+of this environment are handed to the build as secrets, which no layer holds. Exit code 2: nothing
+to build with, or bad arguments; 1: a build failed or two differ.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ from scripts.topology import ROOT, Service, TopologyError, load
 
 BUILDERS = ("docker", "podman", "buildah")
 BASE = "python:3.13-slim"
+LAYER_TIME = 315_532_800
+"""1980-01-01 in seconds since 1970: the time of every file in a layer."""
 INDEX = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL")
 CERTIFICATES = ("SSL_CERT_FILE", "PIP_CERT")
 
@@ -122,9 +125,9 @@ def command(
     }
     if builder == "docker":
         line = [builder, "buildx", "build", "--load", "--provenance=false"]
-        arguments["SOURCE_DATE_EPOCH"] = str(commit.time)
+        arguments["SOURCE_DATE_EPOCH"] = str(LAYER_TIME)
     else:
-        line = [builder, "build", "--layers", f"--timestamp={commit.time}"]
+        line = [builder, "build", "--layers", f"--timestamp={LAYER_TIME}"]
     line += [f"--target={target}", f"--tag={image}", f"--file={ROOT / 'Dockerfile'}"]
     line += [f"--build-arg={name}={value}" for name, value in arguments.items()]
     line += [f"--secret=id={name},src={file}" for name, file in (secrets or {}).items()]

@@ -47,9 +47,9 @@ def test_the_runtime_is_the_last_stage_so_that_a_build_without_a_target_makes_it
 
 def test_images_run_as_a_numeric_user_and_in_exec_form():
     assert re.search(r"(?m)^USER 10001:10001$", stage("common"))
-    for target in ("runtime", "dev"):
+    for target in ("runtime", "dev", "smoke"):
         commands = re.findall(r"(?m)^(?:ENTRYPOINT|CMD) (.*)$", stage(target))
-        assert len(commands) == 2
+        assert commands
         assert all(isinstance(json.loads(command), list) for command in commands)
 
 
@@ -96,7 +96,7 @@ def test_each_dependency_of_a_service_is_locked_with_hashes(service: str):
 
 
 @pytest.mark.parametrize("builder", images.BUILDERS)
-def test_each_builder_gets_the_service_the_target_and_the_time_of_the_commit(builder: str):
+def test_each_builder_gets_the_service_the_target_and_the_commit(builder: str):
     line = images.command(
         builder, load()["orders"], "slipway/orders:v1", commit=COMMIT, target="dev"
     )
@@ -104,7 +104,7 @@ def test_each_builder_gets_the_service_the_target_and_the_time_of_the_commit(bui
     assert {"--target=dev", "--tag=slipway/orders:v1", "--build-arg=SERVICE=orders"} <= set(line)
     assert {"--build-arg=VERSION=v1", "--build-arg=REVISION=abc123"} <= set(line)
     assert "--build-arg=CREATED=2023-11-14T22:13:20Z" in line
-    times = {"--timestamp=1700000000", "--build-arg=SOURCE_DATE_EPOCH=1700000000"}
+    times = {"--timestamp=315532800", "--build-arg=SOURCE_DATE_EPOCH=315532800"}
     assert len(times & set(line)) == 1
 
 
