@@ -18,13 +18,11 @@ ADMIN_SCOPES = (
     "inventory:write",
     "notifications:send",
     "keys:admin",
-    "users:admin",
 )
 SERVICE_SCOPES = (
     "inventory:reserve",
     "notifications:send",
     "events:deliver",
-    "tokens:introspect",
 )
 
 # The longest life a token may be given. A key stays published this long after its last signature.

@@ -27,7 +27,7 @@ EMAIL = "ada@example.com"
 PASSWORD = "seven wet otters hum"
 CLIENTS = {
     "orders": {"secret": "orders-secret-1234", "scopes": ["inventory:reserve", "events:deliver"]},
-    "odd": {"secret": "p%2+ ss:wörd", "scopes": ["tokens:introspect"]},
+    "odd": {"secret": "p%2+ ss:wörd", "scopes": ["notifications:send"]},
 }
 KEY_ENCRYPTION_KEY = "q83vASNFZ4mrze8BI0VniavN7wEjRWeJq83vASNFZ4k="
 DEFAULTS: dict[str, Any] = {

@@ -44,7 +44,7 @@ async def forge(api: Any) -> dict[str, str]:
         return f"{text}.{b64(made)}"
 
     head, body, signature = good.value.split(".")
-    admin = b64({**claims, "scope": "profile users:admin"})
+    admin = b64({**claims, "scope": "profile keys:admin"})
     now = int(time.time())
     return {
         "alg none": f"{b64({**header, 'alg': 'none'})}.{body}.",
@@ -71,7 +71,7 @@ async def forge(api: Any) -> dict[str, str]:
         "critical header": critical(),
         "tampered claims": f"{head}.{admin}.{signature}",
         "tampered signature": f"{head}.{body}.{signature[:-4]}AAAA",
-        "scope as a list": signed(scope=["users:admin"]),
+        "scope as a list": signed(scope=["keys:admin"]),
         "not JSON": f"{head}.{b64(b'not json')}.{signature}",
         "oversized": f"{head}.{b64({'x': 'y' * 100_000})}.{signature}",
         "symmetric": jwt.encode({**header, "alg": "HS256"}, claims, OctKey.generate_key(256)),

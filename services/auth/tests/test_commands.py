@@ -86,7 +86,7 @@ async def test_the_first_administrator_is_made_once(
     async with app_client(create_app(settings)) as client:
         form = {"grant_type": "password", "username": "root@example.com", "password": PASSWORD}
         scope = (await client.post("/v1/token", data=form)).json()["scope"].split()
-    assert {"profile", "items:write", "inventory:write", "keys:admin", "users:admin"} <= set(scope)
+    assert {"profile", "items:write", "inventory:write", "keys:admin"} <= set(scope)
 
 
 async def test_bad_input_is_one_line_and_exit_code_2(run: Command) -> None:

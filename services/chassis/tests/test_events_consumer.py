@@ -208,7 +208,10 @@ async def test_from_outbox_to_inbox(app, settings, make_settings, serve_app, inb
             update={"subscribers": {"thing.made": [f"{base}/events"]}}
         )
         async with runtime.database.session() as session:
-            ids = [await publish(session, "thing.made", f"t-{n}", {"n": n}) for n in range(5)]
+            ids = [
+                await publish(session, "thing.made", f"t-{n}", {"n": n}, now=runtime.clock.now())
+                for n in range(5)
+            ]
         relay = Relay(runtime)
         assert await relay.run_once() == 5
         # Delivered again, as after a crash of the relay.

@@ -23,6 +23,7 @@ from chassis.events.tables import DEAD, DELIVERED, PENDING, outbox
 from chassis.runtime import Runtime
 from chassis.settings import DatabaseSettings, EventSettings
 from chassis.testing import FaultyPeer
+from chassis.workers import STOP_SECONDS
 
 
 def create_outbox(url):
@@ -82,6 +83,7 @@ async def states(runtime):
 
 
 async def send(runtime, *subjects, **options):
+    options = {"now": runtime.clock.now(), **options}
     async with runtime.database.session() as session:
         return [
             await publish(session, "thing.made", each, {"n": each}, **options) for each in subjects
@@ -143,7 +145,7 @@ async def test_an_event_of_a_rolled_back_transaction_does_not_exist(make_runtime
     runtime = make_runtime(faulty_peer)
     with pytest.raises(LookupError):  # noqa: PT012
         async with runtime.database.session() as session:
-            await publish(session, "thing.made", "t-1", {})
+            await publish(session, "thing.made", "t-1", {}, now=runtime.clock.now())
             raise LookupError
     assert await Relay(runtime).run_once() == 0
     assert await rows(runtime) == []
@@ -160,7 +162,7 @@ async def test_publishing_needs_event_settings(make_settings, outbox_url):
     database = Database(make_settings(DatabaseSettings, database_url=outbox_url))
     with pytest.raises(TypeError, match="EventSettings"):
         async with database.session() as session:
-            await publish(session, "thing.made", "t-1", {})
+            await publish(session, "thing.made", "t-1", {}, now=SystemClock().now())
     await database.close()
 
 
@@ -322,7 +324,9 @@ async def test_events_of_one_key_arrive_in_order(make_runtime, faulty_peer):
     for number in range(6):
         async with runtime.database.session() as session:
             for key in ("a", "b", "c"):
-                await publish(session, "thing.made", key, {"number": number})
+                await publish(
+                    session, "thing.made", key, {"number": number}, now=runtime.clock.now()
+                )
     running = Running(runtime)
 
     async def done():
@@ -374,6 +378,21 @@ async def test_a_stopped_relay_lets_its_deliveries_end(make_runtime, faulty_peer
     await faulty_peer.wait_for_requests(1)
     await running.stop()
     assert await states(runtime) == [DELIVERED]
+
+
+async def test_a_stopped_relay_waits_no_longer_than_its_supervisor(
+    make_runtime, faulty_peer, monkeypatch
+):
+    """A delivery that hangs is cut off before its loop counts as stuck; its row stays pending."""
+    monkeypatch.setattr("chassis.events.relay._STOP_MARGIN_SECONDS", STOP_SECONDS - 0.1)
+    runtime = make_runtime(faulty_peer, peer_timeout_seconds=60, peer_connect_timeout_seconds=60)
+    faulty_peer.hang()
+    running = Running(runtime)
+    await send(runtime, "t-1")
+    await faulty_peer.wait_for_requests(1)
+    async with asyncio.timeout(30):
+        await running.stop()
+    assert await states(runtime) == [PENDING]
 
 
 async def test_a_relay_that_outlived_its_lease_does_not_overwrite_the_next_one(

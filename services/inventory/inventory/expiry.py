@@ -6,7 +6,7 @@ from functools import partial
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from chassis.database import Database, is_unavailable, run_transaction
+from chassis.database import Database, run_transaction
 from chassis.runtime import Runtime
 from inventory import reservations
 from inventory.metrics import metrics_of
@@ -41,16 +41,9 @@ async def expiry_worker(runtime: Runtime) -> None:
     assert isinstance(settings, Settings)
     counter = metrics_of(runtime).reservations.labels("expired")
     while True:
-        expired = 0
-        try:
-            expired = await expire_due(
-                runtime.database, runtime.clock.now(), limit=settings.expiry_batch
-            )
-        except Exception as error:
-            # A database that is away for a while is no failure of this loop.
-            if not is_unavailable(error):
-                raise
-            runtime.log.warning("expiry.postponed", reason=type(error).__name__)
+        expired = await expire_due(
+            runtime.database, runtime.clock.now(), limit=settings.expiry_batch
+        )
         counter.inc(expired)
         if expired < settings.expiry_batch:
             await runtime.clock.sleep(settings.expiry_poll_seconds)

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry, Counter, Gauge
 from sqlalchemy import func, select
 
-from chassis.database import is_unavailable
 from chassis.runtime import Runtime
 from inventory.models import reservations, stock
 from inventory.reservations import State
@@ -66,12 +65,7 @@ async def gauge_worker(runtime: Runtime) -> None:
     settings = runtime.settings
     assert isinstance(settings, Settings)
     while True:
-        try:
-            await count(runtime)
-        except Exception as error:
-            if not is_unavailable(error):
-                raise
-            runtime.log.warning("gauges.postponed", reason=type(error).__name__)
+        await count(runtime)
         await runtime.clock.sleep(settings.gauge_seconds)
 
 

@@ -11,11 +11,10 @@ from chassis.money import Money
 class State(StrEnum):
     """Where the saga of an order stands.
 
-    `RESERVED` and `REJECTING` are the saga's own; a client sees them as pending and rejected.
+    `REJECTING` is the saga's own; a client sees it as rejected.
     """
 
     PENDING = "pending"
-    RESERVED = "reserved"
     CONFIRMED = "confirmed"
     REJECTING = "rejecting"
     REJECTED = "rejected"
@@ -35,7 +34,6 @@ class Status(StrEnum):
 
 _STATUS = {
     State.PENDING: Status.PENDING,
-    State.RESERVED: Status.PENDING,
     State.CONFIRMED: Status.CONFIRMED,
     State.REJECTING: Status.REJECTED,
     State.REJECTED: Status.REJECTED,

@@ -44,8 +44,8 @@ It tells whether the buyer is waiting for that answer, so that no event has to b
 GAVE_UP = "peer-unavailable"
 """The reason of an order that waited for a peer longer than the bound."""
 
-# Reserve and confirm run under one lease; each may take this share of it.
-_LEASE_SHARE = 0.4
+# A call may take this share of the lease that it runs under; the rest is for the write after it.
+_LEASE_SHARE = 0.5
 _LET_GO_SECONDS = 2.0
 
 
@@ -152,10 +152,6 @@ class Driver:
         try:
             while True:
                 order = await self._step(order, until)
-                if order.state is State.RESERVED and order.lease_owner is not None:
-                    # Not worth a write: whoever starts again from `pending` asks for the same
-                    # reservation and gets the same answer.
-                    continue
                 if until is not None and order.status is not Status.PENDING:
                     order = self._left(order)
                 if order.lease_owner is None:

@@ -13,9 +13,9 @@ from httpx2 import Response
 from chassis.http.peer import Peer
 from chassis.money import Money
 from orders.domain import Line, Order, Reason
-from orders.saga import Completed, Event, Held, HoldLost, Priced, Refused, Released, Step
+from orders.saga import Completed, Event, HoldLost, Priced, Refused, Released, Step
 
-_OK, _CREATED, _NOT_FOUND, _CONFLICT = 200, 201, 404, 409
+_OK, _CREATED, _CONFLICT = 200, 201, 409
 
 INSUFFICIENT = "insufficient-stock"
 _ENDED = frozenset({"reservation-expired", "reservation-released"})
@@ -52,8 +52,6 @@ class Peers:
                 return await self.price(order.lines)
             case Step.RESERVE:
                 return await self._reserve(order)
-            case Step.CONFIRM:
-                return await self._confirm(order)
             case Step.RELEASE:
                 return await self._release(order)
 
@@ -66,15 +64,15 @@ class Peers:
         return priced(lines, {item["id"]: item for item in response.json()["items"]})
 
     async def _reserve(self, order: Order) -> Event:
-        # Nothing comes between reserving and confirming, so inventory is asked for both at once.
+        # Nothing comes between setting aside and confirming: inventory is asked for both at once.
         lines = [{"item_id": line.item_id, "quantity": line.quantity} for line in order.lines]
         response = await self._inventory.post(
             "/v1/reservations",
             json={"id": order.reservation_id, "lines": lines, "confirm": True},
             idempotent=True,
         )
-        if response.status_code in (_OK, _CREATED):
-            return _outcome(response)
+        if response.status_code in (_OK, _CREATED) and response.json()["state"] == "confirmed":
+            return Completed()
         kind = _kind(response) if response.status_code == _CONFLICT else ""
         if kind == INSUFFICIENT:
             detail = "There is not enough stock."
@@ -83,25 +81,12 @@ class Peers:
             return HoldLost()
         raise UnexpectedAnswerError("inventory", response)
 
-    async def _confirm(self, order: Order) -> Event:
-        path = f"/v1/reservations/{quote(order.reservation_id)}/confirm"
-        response = await self._inventory.post(path, idempotent=True)
-        if response.status_code in (_NOT_FOUND, _CONFLICT):
-            return HoldLost()
-        if response.status_code != _OK:
-            raise UnexpectedAnswerError("inventory", response)
-        return Completed()
-
     async def _release(self, order: Order) -> Event:
         path = f"/v1/reservations/{quote(order.reservation_id)}/release"
         response = await self._inventory.post(path, idempotent=True)
         if response.status_code != _OK:
             raise UnexpectedAnswerError("inventory", response)
         return Released()
-
-
-def _outcome(response: Response) -> Event:
-    return Completed() if response.json()["state"] == "confirmed" else Held()
 
 
 def _kind(response: Response) -> str:

@@ -1,10 +1,10 @@
 """The saga of an order as a state machine: pure functions, no clock, no I/O.
 
-    pending --priced--> pending --held--> reserved --completed--> confirmed
-       |                   |                 |                        |
-       | refused           | refused         | abandoned              | cancel
-       v                   v                 v                        v
-    rejected           rejecting --released--> rejected           cancelling --released--> cancelled
+    pending --priced--> pending -------completed-------> confirmed
+       |                   |                                 |
+       | refused           | refused, abandoned              | cancel (also from pending)
+       v                   v                                 v
+    rejected           rejecting --released--> rejected  cancelling --released--> cancelled
 
 `next_step` says what to do, the driver does it, and `advance` turns what came back into the next
 order. Each step may be repeated: its peer knows the reservation by the id of the order.
@@ -23,7 +23,6 @@ class Step(StrEnum):
 
     PRICE = "price"
     RESERVE = "reserve"
-    CONFIRM = "confirm"
     RELEASE = "release"
 
 
@@ -43,18 +42,13 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """Inventory keeps the stock for this order, until the reservation expires."""
-
-
-@dataclass(frozen=True, slots=True)
 class Completed:
     """Inventory gave the stock to this order for good."""
 
 
 @dataclass(frozen=True, slots=True)
 class HoldLost:
-    """The reservation ended at inventory before it was confirmed (it expired)."""
+    """The reservation ended at inventory before it was confirmed (somebody released it)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +68,7 @@ class Abandoned:
     reason: Reason
 
 
-Event = Priced | Refused | Held | Completed | HoldLost | Released | CancelAsked | Abandoned
+Event = Priced | Refused | Completed | HoldLost | Released | CancelAsked | Abandoned
 
 
 class IllegalTransitionError(Exception):
@@ -102,8 +96,6 @@ def next_step(order: Order) -> Step | None:
     """Return the call that brings the order forward, None when the saga is over."""
     if order.state is State.PENDING:
         return Step.PRICE if order.total is None else Step.RESERVE
-    if order.state is State.RESERVED:
-        return Step.CONFIRM
     return Step.RELEASE if order.state in _RELEASING else None
 
 
@@ -126,7 +118,7 @@ def _to(state: State) -> Callable[[Order, Event], Order]:
 
 
 def _hold_again(order: Order, _event: Event) -> Order:
-    return replace(order, state=State.PENDING, hold=order.hold + 1)
+    return replace(order, hold=order.hold + 1)
 
 
 def _cancel(order: Order, _event: Event) -> Order:
@@ -144,16 +136,8 @@ _TRANSITIONS: dict[State, dict[type[Event], Callable[[Order, Event], Order]]] = 
         Priced: _price,
         Refused: _refuse,
         Abandoned: _refuse,
-        Held: _to(State.RESERVED),
-        # A process died between inventory's answer and its own commit: the answer stands.
         Completed: _to(State.CONFIRMED),
         HoldLost: _hold_again,
-        CancelAsked: _cancel,
-    },
-    State.RESERVED: {
-        Completed: _to(State.CONFIRMED),
-        HoldLost: _hold_again,
-        Abandoned: _refuse,
         CancelAsked: _cancel,
     },
     State.CONFIRMED: {CancelAsked: _cancel},
@@ -171,7 +155,7 @@ def advance(order: Order, event: Event) -> Order:
         IllegalTransitionError: the event is not possible in the order's state.
     """
     act = _TRANSITIONS[order.state].get(type(event))
-    if act is None or (isinstance(event, Held | Completed | HoldLost) and order.total is None):
+    if act is None or (isinstance(event, Completed | HoldLost) and order.total is None):
         raise IllegalTransitionError(order.state, event)
     after = act(order, event)
     if after is order or next_step(after) is next_step(order):

@@ -13,7 +13,6 @@ class Settings(EventSettings):
     service_name: str = "orders"
     items_url: str = "http://items"
     inventory_url: str = "http://inventory"
-    notifications_url: str = "http://notifications"
 
     saga_inline_seconds: float = Field(
         default=4.0,

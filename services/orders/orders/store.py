@@ -129,7 +129,7 @@ async def save(
         raise StaleOrderError(before.id)
     event = announcement(before, after, answered=answered)
     if event is not None:
-        await publish(session, event, after.id, _event_data(after))
+        await publish(session, event, after.id, _event_data(after), now=after.updated_at)
     return after
 
 

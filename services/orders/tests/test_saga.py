@@ -19,7 +19,6 @@ from orders.saga import (
     CancelAsked,
     Completed,
     Event,
-    Held,
     HoldLost,
     IllegalTransitionError,
     Priced,
@@ -40,7 +39,7 @@ PRICED = Priced((Line("desk", 2, "Desk", PRICE),), TOTAL)
 REFUSED = Refused(Reason("insufficient-stock", "There is not enough stock."))
 ABANDONED = Abandoned(Reason("peer-unavailable", "Too late."))
 EVENTS: list[Event] = [
-    PRICED, REFUSED, ABANDONED, Held(), Completed(), HoldLost(), Released(), CancelAsked(),
+    PRICED, REFUSED, ABANDONED, Completed(), HoldLost(), Released(), CancelAsked(),
 ]  # fmt: skip
 
 
@@ -49,17 +48,17 @@ def new_order(state: State = State.PENDING, *, priced: bool = True) -> Order:
     return replace(order, lines=PRICED.lines, total=TOTAL) if priced else order
 
 
-def test_the_straight_way_prices_reserves_and_confirms():
-    """An order without trouble takes three steps, and the world is told once, at the end."""
+def test_the_straight_way_prices_and_reserves():
+    """An order without trouble takes two steps, and the world is told once, at the end."""
     order = new_order(priced=False)
     told = []
-    events = {Step.PRICE: PRICED, Step.RESERVE: Held(), Step.CONFIRM: Completed()}
+    events = {Step.PRICE: PRICED, Step.RESERVE: Completed()}
     taken = []
     while (step := next_step(order)) is not None:
         taken.append(step)
         before, order = order, advance(order, events[step])
         told.append(announcement(before, order))
-    assert taken == [Step.PRICE, Step.RESERVE, Step.CONFIRM]
+    assert taken == [Step.PRICE, Step.RESERVE]
     assert order.state is State.CONFIRMED
     assert [event for event in told if event] == ["order.confirmed"]
 
@@ -114,12 +113,12 @@ def test_an_unpriced_order_is_refused_and_cancelled_without_inventory():
     assert advance(order, REFUSED).state is State.REJECTED
     assert advance(order, CancelAsked()).state is State.CANCELLED
     with pytest.raises(IllegalTransitionError):
-        advance(order, Held())
+        advance(order, Completed())
 
 
 def test_a_lost_hold_gets_a_new_name():
-    """An expired reservation is never confirmed: the next one has another id."""
-    order = new_order(State.RESERVED)
+    """A reservation that ended is never confirmed: the next one has another id."""
+    order = new_order()
     assert order.reservation_id == "o1"
     again = advance(order, HoldLost())
     assert (again.state, again.reservation_id) == (State.PENDING, "o1:2")
@@ -156,38 +155,22 @@ class _Inventory:
     stock: int = 2
     states: dict[str, str] = field(default_factory=dict)
 
-    def reserve(self, name: str, *, confirm: bool) -> Event:
+    def reserve(self, name: str) -> Event:
         if name not in self.states:
             if self.stock < 2:
                 return REFUSED
             self.stock -= 2
-            self.states[name] = "held"
-        if confirm and self.states[name] == "held":
             self.states[name] = "confirmed"
-        return self._answer(name)
-
-    def confirm(self, name: str) -> Event:
-        if self.states.get(name) == "held":
-            self.states[name] = "confirmed"
-        return self._answer(name)
+        return Completed() if self.states[name] == "confirmed" else HoldLost()
 
     def release(self, name: str) -> Event:
-        if self.states.get(name) in {"held", "confirmed"}:
+        if self.states.get(name) == "confirmed":
             self.stock += 2
         self.states[name] = "released"
         return Released()
 
-    def expire(self) -> None:
-        for name, state in self.states.items():
-            if state == "held":
-                self.states[name] = "expired"
-                self.stock += 2
-
     def kept(self) -> int:
-        return sum(state in {"held", "confirmed"} for state in self.states.values())
-
-    def _answer(self, name: str) -> Event:
-        return {"held": Held(), "confirmed": Completed()}.get(self.states[name], HoldLost())
+        return sum(state == "confirmed" for state in self.states.values())
 
 
 class _SagaMachine(RuleBasedStateMachine):
@@ -198,11 +181,10 @@ class _SagaMachine(RuleBasedStateMachine):
 
     drivers = st.sampled_from([0, 1])
 
-    @initialize(stock=st.integers(0, 4), confirm=st.booleans(), priced=st.booleans())
-    def begin(self, stock: int, confirm: bool, priced: bool) -> None:
+    @initialize(stock=st.integers(0, 4), priced=st.booleans())
+    def begin(self, stock: int, priced: bool) -> None:
         self.inventory = _Inventory(stock)
         self.goods = stock
-        self.confirm = confirm
         self.stored = new_order(priced=priced)
         self.held: list[Order | None] = [None, None]
         self.base = [0, 0]
@@ -239,9 +221,6 @@ class _SagaMachine(RuleBasedStateMachine):
             return
         after = advance(order, event)
         self.answers[i] = None
-        if after.state is State.RESERVED:
-            self.held[i] = after  # the driver does not store this one
-            return
         self.held[i] = self._save(self.base[i], after)
         self.base[i] = self.stored.version
 
@@ -262,9 +241,11 @@ class _SagaMachine(RuleBasedStateMachine):
             self.held[i] = self._save(self.base[i], advance(order, ABANDONED))
             self.base[i], self.answers[i] = self.stored.version, None
 
+    @precondition(lambda self: self.stored.reservation_id not in self.inventory.states)
     @rule()
-    def expire(self) -> None:
-        self.inventory.expire()
+    def forbid(self) -> None:
+        """An operator releases a reservation before it is made: its id is used up."""
+        self.inventory.release(self.stored.reservation_id)
 
     @rule()
     def restock(self) -> None:
@@ -311,9 +292,7 @@ class _SagaMachine(RuleBasedStateMachine):
             case Step.PRICE:
                 return lambda: PRICED
             case Step.RESERVE:
-                return lambda: self.inventory.reserve(name, confirm=self.confirm)
-            case Step.CONFIRM:
-                return lambda: self.inventory.confirm(name)
+                return lambda: self.inventory.reserve(name)
             case Step.RELEASE:
                 return lambda: self.inventory.release(name)
 

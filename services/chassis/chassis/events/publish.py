@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -23,13 +23,14 @@ async def publish(
     subject: str,
     data: Mapping[str, Any],
     *,
+    now: datetime,
     key: str | None = None,
-    now: datetime | None = None,
 ) -> str:
     """Write an event to the outbox, in the transaction of `session`; return its id.
 
     It is sent after the commit, to each URL that the setting `subscribers` has for `type`; a
     type without subscribers writes nothing. The current trace is continued by the delivery.
+    `now` is the time of the event by the service's clock, from which on it may be sent.
 
     Order: a subscriber gets the events of one `key` (by default the subject) one at a time, in
     the order in which they were published, provided that the publishing transactions of that
@@ -45,13 +46,12 @@ async def publish(
         raise TypeError("publishing needs EventSettings")
     trace: dict[str, str] = {}
     TraceContextTextMapPropagator().inject(trace)
-    time = now or datetime.now(UTC)
     event = CloudEvent(
         id=new_id(),
         source=source_of(settings.service_name),
         type=type,
         subject=subject,
-        time=time,
+        time=now,
         datacontenttype="application/json",
         traceparent=trace.get("traceparent"),
         tracestate=trace.get("tracestate"),
@@ -70,8 +70,8 @@ async def publish(
                 "event": text,
                 "state": PENDING,
                 "attempts": 0,
-                "available_at": time,
-                "created_at": time,
+                "available_at": now,
+                "created_at": now,
             }
             for subscriber in subscribers
         ]

@@ -25,6 +25,7 @@ from chassis.events.metrics import OutboxMetrics
 from chassis.events.tables import DEAD, DELIVERED, PENDING, outbox
 from chassis.ids import new_id
 from chassis.settings import EventSettings
+from chassis.workers import STOP_SECONDS
 
 if TYPE_CHECKING:
     from chassis.runtime import Runtime
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 _METRICS_SECONDS = 5.0
 _PURGE_SECONDS = 300.0
 _PURGE_BATCH = 1000
+_STOP_MARGIN_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,8 @@ class Relay:
     async def run(self) -> None:
         """Deliver until cancelled. Wakes on commits of this process, polls for those of others.
 
-        When cancelled it takes no more, and lets the deliveries under way end within their bound:
-        cut off, they would be repeated.
+        When cancelled it takes no more, and lets the deliveries under way end, as long as a worker
+        is waited for: one that is cut off is repeated later, and the inbox makes it count once.
         """
         try:
             while True:
@@ -92,7 +94,7 @@ class Relay:
                 await self._database.outbox_written.wait(self._settings.outbox_poll_seconds)
         finally:
             if self._tasks:
-                await asyncio.wait(self._tasks, timeout=2 * self._delivery.bound_seconds)
+                await asyncio.wait(self._tasks, timeout=STOP_SECONDS - _STOP_MARGIN_SECONDS)
             for task in self._tasks:
                 task.cancel()
 

@@ -18,9 +18,7 @@ from joserfc.jwk import KeyParameters, RSAKey
 
 JWKS_PATH = "/.well-known/jwks.json"
 TOKEN_PATH = "/v1/token"  # noqa: S105  (a path)
-SERVICE_SCOPES = (
-    "inventory:reserve notifications:send events:deliver tokens:introspect orders:read items:write"
-)
+SERVICE_SCOPES = "inventory:reserve notifications:send events:deliver orders:read items:write"
 
 
 class TestIssuer:
