@@ -179,6 +179,8 @@ def _run(options: argparse.Namespace) -> None:
             f"SERVICE={service}: unknown; use one of "
             f"{', '.join(release.name for release in releases(topology, 'dev'))}"
         )
+    if options.command in {"rollout", "rollback"} and not service:
+        raise ToolError("which one? name it: SERVICE=orders")
     images = Images(options.tag, options.registry, _digests(options.digests))
     wanted = releases(topology, options.env, images)
     cluster = connect(options.context or None)
@@ -227,8 +229,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--registry", default="", help="what stands before the images' names")
         command.add_argument("--digests", default="", help="JSON file: service to image digest")
         if name != "undeploy":
-            required = name != "deploy"
-            command.add_argument("--service", default="", required=required)
+            command.add_argument("--service", default="")
         if name == "rollback":
             command.add_argument("--revision", type=int, default=0)
         if name == "undeploy":

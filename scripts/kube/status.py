@@ -27,6 +27,7 @@ from scripts.kube.workloads import Rollout, rollouts, unwell
 
 _BAR = 12
 _POLL = 2.0
+_WIDTH = 160
 
 
 def page(cluster: Cluster, namespace: str) -> tuple[RenderableType, bool]:
@@ -77,21 +78,22 @@ def page(cluster: Cluster, namespace: str) -> tuple[RenderableType, bool]:
 
 def scaling(scaler: Any) -> str:
     """Return what an autoscaler does, such as `cpu 34%/70%, 2 of 2-10`."""
-    current = {
-        metric.resource.name: metric.resource.current.average_utilization
-        for metric in scaler.status.current_metrics or ()
-        if metric.resource is not None
-    }
+    current = dict(map(_usage, scaler.status.current_metrics or ()))
     parts = []
     for metric in scaler.spec.metrics or ():
-        if metric.resource is not None and metric.resource.target.average_utilization is not None:
-            now = current.get(metric.resource.name)
+        source = metric.resource or metric.container_resource
+        if source is not None and source.target.average_utilization is not None:
+            now = current.get(source.name)
             parts.append(
-                f"{metric.resource.name} {'?' if now is None else now}%"
-                f"/{metric.resource.target.average_utilization}%"
+                f"{source.name} {'?' if now is None else now}%/{source.target.average_utilization}%"
             )
     limits = f"{scaler.spec.min_replicas or 1}-{scaler.spec.max_replicas}"
     return ", ".join([*parts, f"{scaler.status.desired_replicas or 0} of {limits}"])
+
+
+def _usage(metric: Any) -> tuple[str, int | None]:
+    source = metric.resource or metric.container_resource
+    return ("", None) if source is None else (source.name, source.current.average_utilization)
 
 
 def _bar(rollout: Rollout) -> Text:
@@ -113,6 +115,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--watch", action="store_true")
     options = parser.parse_args(arguments)
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=_WIDTH)  # a pipe has none of its own
     try:
         cluster = connect(options.context or None)
         version = reachable(cluster)
