@@ -39,7 +39,7 @@ QUICK = {
     "ORDERS_SAGA_BACKOFF_CAP_SECONDS": "1",
     "ORDERS_OUTBOX_BACKOFF_CAP_SECONDS": "1",
 }
-OPEN_STATES = ("pending", "reserved", "rejecting", "cancelling")
+OPEN_STATES = ("pending", "rejecting", "cancelling")
 _CALL_SECONDS = 30.0
 SETTLE_SECONDS = 90.0
 
@@ -427,6 +427,7 @@ class Second:
                 cwd=ROOT,
                 stdout=output,
                 stderr=subprocess.STDOUT,
+                preexec_fn=end_with_parent(),  # noqa: PLW1509  (made before the fork)
             )
 
         def ready() -> bool:

@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Self
 
+from chassis.testing.processes import end_with_parent
+
 PROGRAMS = Path(__file__).parent / "programs"
 START_SECONDS = 90.0
 
@@ -71,6 +73,7 @@ async def serving(**settings: str) -> AsyncIterator[Process]:
         sys.executable, "-m", "chassis", "serve", "demo",
         env=environment(**{f"DEMO_{key.upper()}": value for key, value in settings.items()}),
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+        preexec_fn=end_with_parent(),
     )  # fmt: skip
     process = Process(child)
     try:

@@ -14,6 +14,8 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from types import ModuleType
 
+from chassis.testing.processes import end_with_parent
+
 
 def _load(name: str) -> ModuleType:
     """Import a module that lies beside this file."""
@@ -124,6 +126,7 @@ async def test_a_signal_during_the_start_ends_cleanly() -> None:
         sys.executable, "-m", "chassis", "serve", "demo",
         env=process.environment(DEMO_PORT="0"),
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+        preexec_fn=end_with_parent(),
     )  # fmt: skip
     server = process.Process(child)
     try:
@@ -144,6 +147,7 @@ async def test_several_processes_share_a_port_and_drain_too(tmp_path: Path) -> N
         sys.executable, "-m", "chassis", "serve", "demo",
         env=process.environment(DEMO_PORT=str(port), DEMO_WORKERS="2", TMPDIR=str(tmp_path)),
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+        preexec_fn=end_with_parent(),
     )  # fmt: skip
     server = process.Process(child)
     try:

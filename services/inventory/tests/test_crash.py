@@ -12,6 +12,7 @@ import httpx2
 import pytest
 
 from chassis.database import Database
+from chassis.testing.processes import end_with_parent
 from inventory import reservations, stock
 from inventory.stock import Cause
 
@@ -42,6 +43,7 @@ def start(settings, token_issuer, tmp_path, eventually):
                 env=environment,
                 stdout=log,
                 stderr=log,
+                preexec_fn=end_with_parent(),  # noqa: PLW1509  (made before the fork)
             )
         processes.append(process)
         url = f"http://127.0.0.1:{port}"

@@ -34,6 +34,7 @@ from chassis.database import Database
 from chassis.events.tables import outbox
 from chassis.testing import FaultyPeer, RecordedRequest, TestIssuer, app_client, running_app
 from chassis.testing.peer import Behaviour, Connection
+from chassis.testing.processes import end_with_parent
 
 Hook = Callable[[RecordedRequest], Awaitable[None]]
 
@@ -151,6 +152,7 @@ class OrdersProcess:
             [sys.executable, "-m", "chassis", "serve", "orders"],
             env=self._environment,
             stdout=subprocess.DEVNULL,
+            preexec_fn=end_with_parent(),  # noqa: PLW1509  (made before the fork)
         )
         async with httpx2.AsyncClient(trust_env=False) as client:
             with anyio.fail_after(60):
@@ -193,7 +195,6 @@ class World:
             "database_url": self.database_url,
             "items_url": self.items.url,
             "inventory_url": self.inventory.url,
-            "notifications_url": self.notifications.url,
             "subscribers": {
                 f"order.{status}": events for status in ("confirmed", "rejected", "cancelled")
             },
