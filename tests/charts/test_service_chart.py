@@ -333,21 +333,22 @@ def test_a_job_runs_once_for_each_revision_or_by_the_clock():
 def test_alerts_follow_from_the_slo():
     """Two promises, each burnt at four speeds; the bound is one that the histogram has."""
     groups = {g["name"]: g["rules"] for g in of("PrometheusRule", case("full"))["spec"]["groups"]}
-    assert groups.keys() == {"books-errors", "books-latency"}
-    for rules in groups.values():
-        recorded = {r["record"] for r in rules if "record" in r}
-        alerts = [r for r in rules if "alert" in r]
+    assert groups.keys() == {"books-availability", "books-latency", "books-budget"}
+    for promise in ("books-availability", "books-latency"):
+        recorded = {r["record"] for r in groups[promise] if "record" in r}
+        alerts = [r for r in groups[promise] if "alert" in r]
         assert [a["labels"]["severity"] for a in alerts] == ["page", "page", "ticket", "ticket"]
         for alert in alerts:
             assert set(re.findall(r"slipway:\w+:\w+", alert["expr"])) <= recorded
             assert alert["labels"]["owner"] == "reading"
             assert alert["annotations"]["runbook_url"] == "https://example.org/runbooks/books"
-    assert "(14.4 * 0.100 / 100)" in groups["books-errors"][7]["expr"]
-    assert 'le="0.25"' in groups["books-latency"][0]["expr"]
+    assert "> 14.4 * (100 - 99.9) / 100 and" in groups["books-availability"][9]["expr"]
+    assert 'le="0.25"' in groups["books-latency"][1]["expr"]
     only = changed("full", slo={"availability": 99.95})
     del only["slo"]["latency"]
-    (errors,) = of("PrometheusRule", only)["spec"]["groups"]
-    assert "(1 * 0.050 / 100)" in errors["rules"][-1]["expr"]
+    errors, budget = of("PrometheusRule", only)["spec"]["groups"]
+    assert "> 1 * (100 - 99.95) / 100 and" in errors["rules"][-1]["expr"]
+    assert len(budget["rules"]) == 2
 
 
 def test_the_chart_knows_the_bounds_of_the_histogram():
