@@ -1,7 +1,7 @@
 """Builds the images of the services with docker, podman or buildah: `make images`.
 
-    python -m scripts.images build [SERVICE...] [--tag T] [--target runtime|dev]
-        [--builder docker|podman|buildah] [--base IMAGE] [--check]
+    python -m scripts.images build [SERVICE...] [--tag T] [--target runtime|dev|smoke]
+        [--builder docker|podman|buildah] [--base IMAGE] [--network host] [--check]
 
 One Dockerfile makes them all. Layers carry one fixed time, so that the layer of dependencies stays
 the same from commit to commit; the time of the commit (`SOURCE_DATE_EPOCH` wins) is in the label
@@ -111,6 +111,7 @@ def command(
     commit: Commit,
     base: str = BASE,
     target: str = "runtime",
+    network: str = "",
     secrets: Mapping[str, Path] | None = None,
     fresh: bool = False,
 ) -> list[str]:
@@ -131,6 +132,8 @@ def command(
     line += [f"--target={target}", f"--tag={image}", f"--file={ROOT / 'Dockerfile'}"]
     line += [f"--build-arg={name}={value}" for name, value in arguments.items()]
     line += [f"--secret=id={name},src={file}" for name, file in (secrets or {}).items()]
+    if network:
+        line.append(f"--network={network}")
     if fresh:
         line.append("--no-cache")
     return [*line, str(ROOT)]
@@ -169,6 +172,7 @@ def build(
     tag: str,
     base: str = BASE,
     target: str = "runtime",
+    network: str = "",
     check: bool = False,
 ) -> None:
     """Build the images and print a line for each: name, size without the base (MB), seconds.
@@ -190,6 +194,7 @@ def build(
                     commit=commit,
                     base=base,
                     target=target,
+                    network=network,
                     secrets=secrets,
                     fresh=fresh,
                 )
@@ -245,7 +250,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     builds.add_argument("--tag", default="dev")
     builds.add_argument("--builder", choices=BUILDERS, help="default: the first that works")
     builds.add_argument("--base", default=BASE, help="an official Python image, or one like it")
-    builds.add_argument("--target", choices=("runtime", "dev"), default="runtime")
+    builds.add_argument("--target", choices=("runtime", "dev", "smoke"), default="runtime")
+    builds.add_argument("--network", default="", help="of the build; default: the builder's own")
     builds.add_argument("--check", action="store_true", help="build twice and compare")
     options = parser.parse_args(argv)
     try:
@@ -255,6 +261,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             tag=options.tag,
             base=options.base,
             target=options.target,
+            network=options.network,
             check=options.check,
         )
     except TopologyError as error:
