@@ -131,7 +131,7 @@ def auth_of(runtime: Runtime) -> Auth:
     return auth
 
 
-def _get_auth(connection: HTTPConnection) -> Auth:
+async def _get_auth(connection: HTTPConnection) -> Auth:
     return auth_of(get_runtime(connection))
 
 

@@ -50,7 +50,8 @@ class Cursor:
     limit: int
 
 
-def _cursor_params(
+# Async, although it awaits nothing: FastAPI runs a plain function in another thread.
+async def _cursor_params(
     cursor: Annotated[
         str | None, Query(description="The `next_cursor` of the page before.")
     ] = None,

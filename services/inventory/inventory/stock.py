@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from functools import cache
 from typing import Any
 
 from sqlalchemy import BigInteger, bindparam, insert, select, update
@@ -195,11 +196,15 @@ async def insert_absent(session: AsyncSession, table: Any, row: Mapping[str, Any
 
     A concurrent insert of the same key is waited for, so that afterwards the row is there.
     """
-    dialect = session.get_bind().dialect.name
+    statement = _insert_absent(table, session.get_bind().dialect.name)
+    return (await session.execute(statement, dict(row))).first() is not None
+
+
+@cache  # putting the statement together costs more than running it
+def _insert_absent(table: Any, dialect: str) -> Any:
     construct = postgresql_insert if dialect == "postgresql" else sqlite_insert
     key = list(table.primary_key)
-    statement = construct(table).values(row).on_conflict_do_nothing(index_elements=key)
-    return (await session.execute(statement.returning(*key))).first() is not None
+    return construct(table).on_conflict_do_nothing(index_elements=key).returning(*key)
 
 
 async def _record(

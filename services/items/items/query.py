@@ -26,7 +26,7 @@ class ListQuery:
     sort: Sort
 
 
-def _list_query(
+async def _list_query(
     *,
     ids: Annotated[
         str | None,

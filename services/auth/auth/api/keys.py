@@ -24,7 +24,7 @@ KeyId = Annotated[
 ]
 
 
-def _manager(caller: Caller) -> Principal:
+async def _manager(caller: Caller) -> Principal:
     """Let a login manage keys, but not a key: a leaked one must not make its own successor."""
     if "key_id" in caller.claims:
         raise Problem(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
@@ -29,14 +30,15 @@ async def receive(session: AsyncSession, event: CloudEvent, now: datetime) -> bo
     SQLite at the start of the transaction): if that one commits, this answers False; if it rolls
     back, True.
     """
-    insert = postgresql.insert if database_of(session).dialect == "postgresql" else sqlite.insert
-    result = await session.execute(
-        insert(inbox)
-        .values(source=event.source, id=event.id, type=event.type, received_at=now)
-        .on_conflict_do_nothing()
-        .returning(inbox.c.id)
-    )
+    row = {"source": event.source, "id": event.id, "type": event.type, "received_at": now}
+    result = await session.execute(_insert(database_of(session).dialect), row)
     return result.first() is not None
+
+
+@cache  # putting the statement together costs more than running it
+def _insert(dialect: str) -> Any:
+    insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
+    return insert(inbox).on_conflict_do_nothing().returning(inbox.c.id)
 
 
 async def purge_inbox(database: Database, before: datetime) -> int:

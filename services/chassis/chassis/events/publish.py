@@ -16,6 +16,8 @@ from chassis.events.tables import PENDING, outbox
 from chassis.ids import new_id
 from chassis.settings import EventSettings
 
+_INSERT = insert(outbox)  # built once: that costs more than running it
+
 
 async def publish(
     session: AsyncSession,
@@ -75,6 +77,6 @@ async def publish(
             }
             for subscriber in subscribers
         ]
-        await session.execute(insert(outbox), rows)
+        await session.execute(_INSERT, rows)
         after_commit(session, database.outbox_written.set)
     return event.id

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Row, case, exists, func, select, update
+from sqlalchemy import Integer, Row, bindparam, case, exists, func, select, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -34,6 +34,59 @@ _METRICS_SECONDS = 5.0
 _PURGE_SECONDS = 300.0
 _PURGE_BATCH = 1000
 _STOP_MARGIN_SECONDS = 1.0
+# One look at the table serves the events of this long: each costs transactions of its own.
+_GATHER_SECONDS = 0.05
+
+# Built once: putting a statement together costs more than running it.
+_earlier = outbox.alias("earlier")
+_DUE = (
+    select(outbox.c.subscriber)
+    .where(outbox.c.state == PENDING, outbox.c.available_at <= bindparam("at"))
+    .distinct()
+)
+_NEXT = (
+    select(outbox)
+    .where(
+        outbox.c.state == PENDING,
+        outbox.c.subscriber == bindparam("wanted"),
+        outbox.c.available_at <= bindparam("at"),
+        # Order: the first pending one of its key; it stays so while it is delivered.
+        ~exists().where(
+            _earlier.c.state == PENDING,
+            _earlier.c.subscriber == outbox.c.subscriber,
+            _earlier.c.ordering_key == outbox.c.ordering_key,
+            _earlier.c.seq < outbox.c.seq,
+        ),
+    )
+    .order_by(outbox.c.available_at, outbox.c.seq)
+    .limit(bindparam("places", type_=Integer))
+    # PostgreSQL: other relays pass over these rows. On SQLite the write transaction
+    # (BEGIN IMMEDIATE) keeps them out until the lease is written.
+    .with_for_update(skip_locked=True, of=outbox)
+)
+_TAKE = (
+    update(outbox)
+    .where(outbox.c.seq.in_(bindparam("taken", expanding=True)))
+    # Counted when it begins: a row that kills its relay ends up dead as well.
+    .values(
+        lease=bindparam("new_lease"),
+        attempts=outbox.c.attempts + 1,
+        available_at=bindparam("lease_ends"),
+    )
+)
+_RECORD = (
+    update(outbox)
+    .where(outbox.c.seq == bindparam("taken"), outbox.c.lease == bindparam("held"))
+    .values(
+        state=bindparam("new_state"),
+        attempts=bindparam("tries"),
+        lease=None,
+        available_at=bindparam("next_at"),
+        last_error=bindparam("error"),
+        finished_at=bindparam("ended_at"),
+    )
+    .returning(outbox.c.seq)
+)
 
 
 @dataclass(frozen=True)
@@ -91,7 +144,8 @@ class Relay:
                         raise
                     self._log.warning("outbox.database_unavailable", error=type(error).__name__)
                     await asyncio.sleep(self._settings.outbox_poll_seconds)
-                await self._database.outbox_written.wait(self._settings.outbox_poll_seconds)
+                if await self._database.outbox_written.wait(self._settings.outbox_poll_seconds):
+                    await asyncio.sleep(_GATHER_SECONDS)
         finally:
             if self._tasks:
                 await asyncio.wait(self._tasks, timeout=STOP_SECONDS - _STOP_MARGIN_SECONDS)
@@ -115,13 +169,7 @@ class Relay:
         """Take due rows, of each subscriber as many as it has free places."""
         now = self._runtime.clock.now()
         async with self._database.reading() as session:
-            due = (
-                await session.scalars(
-                    select(outbox.c.subscriber)
-                    .where(outbox.c.state == PENDING, outbox.c.available_at <= now)
-                    .distinct()
-                )
-            ).all()
+            due = (await session.scalars(_DUE, {"at": now})).all()
         free = {name: self._settings.outbox_batch - self._in_flight[name] for name in due}
         claims: list[Claim] = []
         if any(places > 0 for places in free.values()):
@@ -134,36 +182,14 @@ class Relay:
     async def _claim_of(
         self, session: AsyncSession, subscriber: str, places: int, now: datetime
     ) -> list[Claim]:
-        earlier = outbox.alias("earlier")
-        query = (
-            select(outbox)
-            .where(
-                outbox.c.state == PENDING,
-                outbox.c.subscriber == subscriber,
-                outbox.c.available_at <= now,
-                # Order: the first pending one of its key; it stays so while it is delivered.
-                ~exists().where(
-                    earlier.c.state == PENDING,
-                    earlier.c.subscriber == outbox.c.subscriber,
-                    earlier.c.ordering_key == outbox.c.ordering_key,
-                    earlier.c.seq < outbox.c.seq,
-                ),
-            )
-            .order_by(outbox.c.available_at, outbox.c.seq)
-            .limit(places)
-            # PostgreSQL: other relays pass over these rows. On SQLite the write transaction
-            # (BEGIN IMMEDIATE) keeps them out until the lease is written.
-            .with_for_update(skip_locked=True, of=outbox)
-        )
-        rows = (await session.execute(query)).all()
+        wanted = {"wanted": subscriber, "at": now, "places": places}
+        rows = (await session.execute(_NEXT, wanted)).all()
         if not rows:
             return []
         lease = new_id()
+        taken = [row.seq for row in rows]
         await session.execute(
-            update(outbox)
-            .where(outbox.c.seq.in_([row.seq for row in rows]))
-            # Counted when it begins: a row that kills its relay ends up dead as well.
-            .values(lease=lease, attempts=outbox.c.attempts + 1, available_at=now + self._lease)
+            _TAKE, {"taken": taken, "new_lease": lease, "lease_ends": now + self._lease}
         )
         return [_claim_row(row, lease) for row in rows]
 
@@ -190,19 +216,16 @@ class Relay:
             state = DEAD if given_up else PENDING
             available_at = now + self._pause(attempts, outcome.retry_after)
         async with self._database.session() as session:
-            result = await session.execute(
-                update(outbox)
-                .where(outbox.c.seq == claim.seq, outbox.c.lease == claim.lease)
-                .values(
-                    state=state,
-                    attempts=attempts,
-                    lease=None,
-                    available_at=available_at,
-                    last_error=outcome.error,
-                    finished_at=None if state == PENDING else now,
-                )
-                .returning(outbox.c.seq)
-            )
+            values = {
+                "taken": claim.seq,
+                "held": claim.lease,
+                "new_state": state,
+                "tries": attempts,
+                "next_at": available_at,
+                "error": outcome.error,
+                "ended_at": None if state == PENDING else now,
+            }
+            result = await session.execute(_RECORD, values)
             recorded = result.first() is not None
         if not recorded:
             self._log.warning("outbox.lease_lost", event_id=claim.id)
