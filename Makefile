@@ -91,7 +91,7 @@ smoke: $(STAMP) ## Place an order on the cluster, through its ingress or a forwa
 	@$(PY) -m scripts.kube.smoke $(KUBE)
 
 e2e: $(STAMP) ## Prove the platform on the current cluster, in namespaces of its own (ARGS="-k drop")
-	@SLIPWAY_E2E=1 $(PY) -m pytest tests/e2e -v -p no:xdist $(ARGS)
+	@SLIPWAY_E2E=1 $(PY) -m pytest tests/e2e -v -s -p no:xdist $(ARGS)
 
 test: $(STAMP) ## Run the tests (SERVICE=orders: of one service; ARGS="-k saga -x": more for pytest)
 	@$(PY) -m pytest -n auto $(if $(SERVICE),services/$(SERVICE)) $(ARGS)

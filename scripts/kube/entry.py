@@ -96,4 +96,4 @@ def forwarded(cluster: Cluster, namespace: str, target: str = "service/gateway")
     finally:
         watchdog.cancel()
         process.terminate()
-        process.wait(10)
+        process.communicate()

@@ -173,8 +173,8 @@ def test_a_rollout_drops_nothing():
     deployment = of("Deployment", case("minimal"))["spec"]
     assert deployment["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": "25%"}
     spec = pod(case("minimal"))
-    assert spec["containers"][0]["lifecycle"]["preStop"] == {"sleep": {"seconds": 5}}
-    assert spec["terminationGracePeriodSeconds"] == 5 + 20 + 10
+    assert spec["containers"][0]["lifecycle"]["preStop"] == {"sleep": {"seconds": 12}}
+    assert spec["terminationGracePeriodSeconds"] == 12 + 20 + 10
     chassis = {name: field.default for name, field in ServiceSettings.model_fields.items()}
     rollout = read(CHART / "values.yaml")["rollout"]
     assert rollout["drainSeconds"] == chassis["drain_seconds"]

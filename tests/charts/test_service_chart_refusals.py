@@ -74,7 +74,7 @@ ALLOWED: dict[str, dict[str, Any]] = {
         "autoscaling": {"minReplicas": 4},
         "disruptionBudget": {"minAvailable": 3},
     },
-    "a longer grace period": {"rollout": {"terminationGracePeriodSeconds": 36}},
+    "a longer grace period": {"rollout": {"terminationGracePeriodSeconds": 43}},
     "no preStop": {"rollout": {"preStopSeconds": 0, "terminationGracePeriodSeconds": 30}},
     "nobody at all": {"autoscaling": {"mode": "none"}, "replicas": 0},
     "memory in two units": {

@@ -20,10 +20,11 @@ ASKED = "SLIPWAY_E2E" in os.environ
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # What is installed is looked at before it is broken.
+    items.sort(key=lambda item: "tests/e2e" in item.nodeid and "test_install" not in item.nodeid)
     for item in items:
         if "tests/e2e" in item.nodeid:
             item.add_marker(pytest.mark.timeout(1800))
-            item.add_marker(pytest.mark.xdist_group("e2e"))
             if not ASKED:
                 item.add_marker(pytest.mark.skip(reason="needs a cluster: `make e2e`"))
 

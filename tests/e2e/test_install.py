@@ -7,7 +7,7 @@ import json
 import pytest
 
 from scripts.kube import doctor, smoke, status
-from tests.e2e.harness import Platform
+from tests.e2e.harness import Platform, wait_for
 
 LOOK_UP = """
 import json, socket, sys
@@ -43,12 +43,19 @@ def test_services_find_each_other_by_name(platform: Platform) -> None:
     """A Service's name is one address; its headless twin's are the pods themselves."""
     names = ("items", "inventory", "notifications", "auth")
     asked = [*names, *(f"{name}-headless" for name in names)]
-    found = json.loads(platform.in_pod("deploy/orders", LOOK_UP, *asked))
-    for name in names:
-        assert len(found[name]) == 1
-        pods = {pod.status.pod_ip for pod in platform.pods(name)}
-        assert set(found[f"{name}-headless"]) == pods
-        assert found[name][0] not in pods
+
+    def agreed() -> bool:
+        """An autoscaler may be at work: DNS is right a moment later."""
+        found = json.loads(platform.in_pod("deploy/orders", LOOK_UP, *asked))
+        pods = {n: {pod.status.pod_ip for pod in platform.pods(n)} for n in names}
+        return all(
+            set(found[f"{n}-headless"]) == pods[n]
+            and len(found[n]) == 1
+            and found[n][0] not in pods[n]
+            for n in names
+        )
+
+    wait_for(agreed, "names and pods agree", 60, 2)
     config = json.loads(platform.kubectl("get", "configmap", "orders", "-o", "json"))["data"]
     assert config["ORDERS_ITEMS_URL"] == "http://items"
 
