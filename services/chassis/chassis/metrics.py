@@ -35,6 +35,7 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
 
+from chassis.saturation import ThreadPoolCollector
 from chassis.settings import ServiceSettings
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -181,7 +182,7 @@ def request_metrics(registry: CollectorRegistry) -> RequestObserver:
 
 
 def register_process(registry: CollectorRegistry, settings: ServiceSettings) -> None:
-    """Register what describes the process: `build_info`, CPU, memory, garbage collection."""
+    """Register what describes the process: `build_info`, CPU, memory, collection, threads."""
     Gauge(
         "build_info",
         "What runs: always 1.",
@@ -194,6 +195,7 @@ def register_process(registry: CollectorRegistry, settings: ServiceSettings) -> 
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     GCCollector(registry=registry)
+    registry.register(ThreadPoolCollector())
 
 
 class LagSampler:

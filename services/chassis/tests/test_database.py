@@ -404,6 +404,7 @@ async def test_pool_metrics(open_database):
         assert connections("used") == 1
     assert connections("used") == 0
     assert connections("idle") == 1
+    assert registry.get_sample_value("db_pool_limit") >= database.settings.database_pool_size
     assert registry.get_sample_value("db_pool_wait_seconds_count") >= 2
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
-from sqlalchemy import func, select
+from sqlalchemy import case, func, select
 
 from chassis.runtime import Runtime
 from inventory.models import reservations, stock
@@ -25,6 +25,7 @@ class Metrics:
     items: Gauge
     items_out_of_stock: Gauge
     reservations_held: Gauge
+    units: Gauge
 
     @classmethod
     def register(cls, registry: CollectorRegistry) -> "Metrics":
@@ -50,6 +51,12 @@ class Metrics:
                 "Reservations that hold units and are not confirmed",
                 registry=registry,
             ),
+            units=Gauge(
+                "inventory_units",
+                "Units of all items: free ones, and those that reservations hold",
+                ["state"],
+                registry=registry,
+            ),
         )
 
 
@@ -70,13 +77,22 @@ async def gauge_worker(runtime: Runtime) -> None:
 
 
 async def count(runtime: Runtime) -> None:
-    """Set the gauges from the database; each count is over an index."""
+    """Set the gauges from the database: one pass over the stock, one over an index."""
     metrics = metrics_of(runtime)
     async with runtime.database.reading() as session:
-        rows = select(func.count()).select_from(stock)
-        metrics.items.set(await session.scalar(rows) or 0)
-        empty = rows.where(stock.c.on_hand == stock.c.held)
-        metrics.items_out_of_stock.set(await session.scalar(empty) or 0)
+        of_all = await session.execute(
+            select(
+                func.count().label("items"),
+                func.count(case((stock.c.on_hand == stock.c.held, 1))).label("out_of_stock"),
+                func.coalesce(func.sum(stock.c.on_hand), 0).label("on_hand"),
+                func.coalesce(func.sum(stock.c.held), 0).label("held"),
+            )
+        )
+        row = of_all.one()
+        metrics.items.set(row.items)
+        metrics.items_out_of_stock.set(row.out_of_stock)
+        metrics.units.labels("free").set(row.on_hand - row.held)
+        metrics.units.labels("held").set(row.held)
         held = select(func.count()).select_from(reservations)
         held = held.where(reservations.c.state == State.HELD.value)
         metrics.reservations_held.set(await session.scalar(held) or 0)

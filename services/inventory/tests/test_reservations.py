@@ -232,6 +232,7 @@ async def test_what_happens_is_counted(
         fake_clock.advance(15)
         text = (await client.get("/metrics")).text
         gauges = {"items": 2, "items_out_of_stock": 1, "reservations_held": 1}
+        gauges |= {'units{state="free"}': 4, 'units{state="held"}': 1}
         return all(f"inventory_{name} {number}.0" in text for name, number in gauges.items())
 
     await eventually(counted)

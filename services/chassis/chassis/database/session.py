@@ -159,19 +159,24 @@ class _PoolCollector(Collector):
         self._database = database
 
     def describe(self) -> Iterator[GaugeMetricFamily]:
-        yield self._family()
+        yield from self._families()
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        family = self._family()
+        family, limit = self._families()
         pools = [
             engine.pool for engine in self._database.engines() if isinstance(engine.pool, QueuePool)
         ]
         family.add_metric(["used"], sum(pool.checkedout() for pool in pools))
         family.add_metric(["idle"], sum(pool.checkedin() for pool in pools))
+        limit.add_metric([], sum(pool.size() for pool in pools))
         yield family
+        yield limit
 
     @staticmethod
-    def _family() -> GaugeMetricFamily:
-        return GaugeMetricFamily(
-            "db_pool_connections", "Connections of the database pool", labels=["state"]
+    def _families() -> tuple[GaugeMetricFamily, GaugeMetricFamily]:
+        return (
+            GaugeMetricFamily(
+                "db_pool_connections", "Connections of the database pool", labels=["state"]
+            ),
+            GaugeMetricFamily("db_pool_limit", "Connections that the database pool may open"),
         )
