@@ -38,7 +38,7 @@ ACTIVATION = {
     "kind": {"kubeContext": "kind-.*"},
     "minikube": {"kubeContext": "minikube"},
 }
-# Of this environment: a pinned base image in production, a mirror's address and certificates.
+# Whoever builds may name another base; for production it must be named, with its digest.
 BASES = {
     "": '{{default "python:3.13-slim" .SLIPWAY_BASE_IMAGE}}',
     "production": "{{.SLIPWAY_BASE_IMAGE}}",
@@ -163,9 +163,9 @@ def _upstream(name: str, release: Release, guarded: dict[str, Release | None]) -
     document = _module(name, release)
     if name == DATASTORES:
         # First of all: the namespace, with its labels, stays when the releases go.
-        line = 'kubectl --context "$SKAFFOLD_KUBE_CONTEXT" apply -f ../../k8s/namespace.yaml'
+        line = 'kubectl --context "$SKAFFOLD_KUBE_CONTEXT" apply -f k8s/namespace.yaml'
         document["deploy"]["helm"]["hooks"] = {
-            "before": [{"host": {"command": ["sh", "-c", line]}}]
+            "before": [{"host": {"command": ["sh", "-c", line], "dir": "../.."}}]
         }
         document["deploy"]["helm"]["releases"][0]["wait"] = True
     document["profiles"] = [
@@ -205,6 +205,8 @@ def _docker(service: str, target: str, base: str) -> Document:
         "dockerfile": "Dockerfile",
         "target": target,
         "buildArgs": {"SERVICE": service, "BASE": base, "VERSION": "{{.IMAGE_TAG}}"},
+        # A mirror of packages, where this environment names one; else the secrets are empty.
+        "secrets": [{"id": "index", "env": "UV_DEFAULT_INDEX"}, {"id": "ca", "env": "SLIPWAY_CA"}],
     }
 
 
