@@ -48,7 +48,7 @@ async def test_blocking_handlers_take_tokens_and_the_rest_waits(app_client: Any)
                     tasks.start_soon(client.get, "/blocking")
                 try:
                     with anyio.fail_after(30):
-                        while limiter.statistics().tasks_waiting < 1:
+                        while limiter.statistics().tasks_waiting < 1:  # noqa: ASYNC110
                             await anyio.sleep(0.01)
                     full = samples((await client.get("/metrics")).text)
                 finally:
