@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from scripts.kube.cluster import TIMEOUT, Cluster, connect, looks_like_productio
 from scripts.kube.errors import ToolError
 from scripts.kube.helm import Helm
 from scripts.kube.releases import DATASTORES, Images, Release, environments, releases
-from scripts.kube.workloads import unwell
+from scripts.kube.workloads import stuck_hook, unwell
 from scripts.topology import TopologyError, load
 
 NAMESPACE = "slipway"
@@ -54,7 +55,13 @@ class Deployer:
             for release in group:
                 self._say(f"{'upgrade' if before[release.name] else 'install'} {release.name}")
                 try:
-                    self.helm.upgrade(release.name, release.chart, release.values, release.sets)
+                    self.helm.upgrade(
+                        release.name,
+                        release.chart,
+                        release.values,
+                        release.sets,
+                        partial(stuck_hook, self.cluster, self.namespace, release.name),
+                    )
                 except ToolError as error:
                     self._failed(release.name, before[release.name], str(error))
             self._wait([release.name for release in group], before)

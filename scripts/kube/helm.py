@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ from scripts.topology import ROOT
 
 OLDEST = (3, 18)
 TIMEOUT = "10m"  # for hooks: a migration may take its time
+_LOOK_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
@@ -38,19 +39,42 @@ class Helm:
         return helm_version(self.program)
 
     def upgrade(
-        self, name: str, chart: Path, values: Sequence[Path], sets: Sequence[str] = ()
+        self,
+        name: str,
+        chart: Path,
+        values: Sequence[Path],
+        sets: Sequence[str] = (),
+        hopeless: Callable[[], str] = str,
     ) -> None:
         """Install or upgrade a release; returns when its hooks are done, not when pods are ready.
 
+        `hopeless` is asked every few seconds why a hook will never be done; a reason ends the wait.
+
         Raises:
-            ToolError: helm's own last words.
+            ToolError: helm's own last words, or the reason.
         """
         files = [word for path in values for word in ("--values", str(path))]
         single = [word for pair in sets for word in ("--set-string", pair)]
         # A release that an interrupted run left pending would refuse every further one.
         if self.state(name) in {"pending-install", "pending-upgrade", "pending-rollback"}:
             self._unlock(name)
-        self._run("upgrade", "--install", name, str(chart), *files, *single, "--timeout", TIMEOUT)
+        command = self._command(
+            "upgrade", "--install", name, str(chart), *files, *single, "--timeout", TIMEOUT
+        )
+        with subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process:
+            while True:
+                try:
+                    said, told = process.communicate(timeout=_LOOK_SECONDS)
+                    break
+                except subprocess.TimeoutExpired:
+                    if reason := hopeless():
+                        process.terminate()
+                        process.communicate()
+                        raise ToolError(reason, 1) from None
+        if process.returncode:
+            raise ToolError(f"helm upgrade: {last_words(told or said)}", 1)
 
     def rollback(self, name: str, revision: int = 0) -> None:
         """Go back to `revision`, 0 for the one before."""
@@ -105,11 +129,14 @@ class Helm:
         else:
             self.uninstall(name)
 
-    def _run(self, *words: str) -> str:
+    def _command(self, *words: str) -> list[str]:
         _ = self.version
-        command = [
+        return [
             self.program, *words, "--namespace", self.namespace, "--kube-context", self.context,
         ]  # fmt: skip
+
+    def _run(self, *words: str) -> str:
+        command = self._command(*words)
         if words[0] == "list" and self.version[0] >= 4:  # noqa: PLR2004  (Helm 4 lists all states)
             command.remove("--all")
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -125,6 +125,15 @@ def _hopeless(pod: Any) -> str:
     return ""
 
 
+def stuck_hook(cluster: Cluster, namespace: str, release: str) -> str:
+    """Return why a hook's pod of a release will never run, or nothing."""
+    for pod in pods(cluster, namespace, release):
+        owners = pod.metadata.owner_references or ()
+        if any(owner.kind == "Job" for owner in owners) and (told := _hopeless(pod)):
+            return f"pod {pod.metadata.name}: {told}"
+    return ""
+
+
 def _containers(pod: Any) -> Iterable[Any]:
     return [*(pod.status.init_container_statuses or ()), *(pod.status.container_statuses or ())]
 

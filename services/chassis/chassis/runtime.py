@@ -112,4 +112,9 @@ def get_runtime(conn: HTTPConnection) -> Runtime:
     return cast("Runtime", conn.app.state.runtime)
 
 
-RuntimeDep = Annotated[Runtime, Depends(get_runtime)]
+async def _runtime(conn: HTTPConnection) -> Runtime:
+    # FastAPI runs a plain function in a thread: a hop for each request.
+    return get_runtime(conn)
+
+
+RuntimeDep = Annotated[Runtime, Depends(_runtime)]
