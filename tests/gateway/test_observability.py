@@ -61,14 +61,30 @@ def test_refusals_are_logged_with_their_reason(gateway: Gateway):
     assert answer.problem()["instance"] == "/v1/orders"
 
 
-def test_without_an_endpoint_the_trace_context_passes_unchanged(gateway: Gateway):
-    """The client's traceparent arrives; none is invented; a strange one does no harm."""
-    headers = gateway.get("/info/", {"traceparent": PARENT, "tracestate": "a=1"}).json()["headers"]
-    assert headers["traceparent"] == PARENT
+def test_without_an_endpoint_every_request_has_a_trace_too(gateway: Gateway):
+    """The client's trace goes on, others get a new one; log lines and services know the same id."""
+    answer = gateway.get("/info/", {"traceparent": PARENT, "tracestate": "a=1"})
+    headers = answer.json()["headers"]
+    assert headers["traceparent"].startswith(f"00-{TRACE}-")
     assert headers["tracestate"] == "a=1"
-    assert "traceparent" not in gateway.get("/info/").json()["headers"]
+    assert line_of(gateway, answer.headers["x-request-id"])["trace_id"] == TRACE
+    answer = gateway.get("/info/")
+    line = line_of(gateway, answer.headers["x-request-id"])
+    assert answer.json()["headers"]["traceparent"].startswith(f"00-{line['trace_id']}-")
+    assert len(line["trace_id"]) == 32
     answer = gateway.get("/nowhere", {"traceparent": "x" * 5000})
     assert answer.problem()["trace_id"] == "x" * 32
+
+
+def test_without_an_endpoint_spans_end_quietly(start_gateway: Callable[..., Gateway]):
+    """Recorded spans that nobody takes do not fill the log, nor count as failures."""
+    gateway = start_gateway({**UNLIMITED, "tracing": {"samplePercent": 100}})
+    for _ in range(20):  # more than one batch
+        assert gateway.get("/info/").status == 200
+    stats = gateway.get("/stats/prometheus", port=gateway.admin).body.decode()
+    assert "envoy_cluster_upstream_rq_total" in stats
+    assert "_otlp" not in stats
+    assert "_otlp" not in gateway.log.read_text()
 
 
 def test_spans_go_to_the_endpoint(start_gateway: Callable[..., Gateway]):

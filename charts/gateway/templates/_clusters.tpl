@@ -64,6 +64,9 @@
           trusted_ca: {filename: /etc/ssl/certs/ca-certificates.crt}
           match_typed_subject_alt_names: [{san_type: DNS, matcher: {exact: {{ first $parts | quote }}}}]
   {{- end }}
+{{- else }}
+# Log lines want the tracer's ids, and the tracer wants somewhere to send to: spans end here.
+- {name: _otlp, type: STATIC, connect_timeout: 1s, load_assignment: {cluster_name: _otlp}}
 {{- end }}
 {{- end }}
 

@@ -5,6 +5,10 @@ node: {id: gateway, cluster: slipway}
 admin:
   address: {socket_address: {address: {{ .Values.admin.address }}, port_value: {{ .Values.admin.port }}}}
   ignore_global_conn_limit: true
+{{- if not .Values.tracing.endpoint }}
+# The cluster without an address, where spans end that nobody wants: its failures are none.
+stats_config: {stats_matcher: {exclusion_list: {patterns: [{prefix: cluster._otlp.}]}}}
+{{- end }}
 overload_manager:
   resource_monitors:
     - name: envoy.resource_monitors.global_downstream_max_connections

@@ -48,9 +48,7 @@ upgrade_configs:
   - {upgrade_type: websocket, enabled: false}
 early_header_mutation_extensions:
   {{- include "gateway.strip" . | nindent 2 }}
-{{- if .Values.tracing.endpoint }}
 {{- include "gateway.tracing" . | nindent 0 }}
-{{- end }}
 {{- if .Values.accessLog.enabled }}
 access_log:
   {{- include "gateway.accesslog" . | nindent 2 }}
@@ -82,7 +80,7 @@ route_config:
       {{- end }}
 {{- end }}
 
-{{- /* Spans go to an endpoint; without one the client's trace context is passed on as it came. */ -}}
+{{- /* Every request has a trace: continued or new. Its spans go to an endpoint, if there is one. */ -}}
 {{- define "gateway.tracing" -}}
 tracing:
   client_sampling: {value: 100}
@@ -95,12 +93,12 @@ tracing:
       service_name: {{ .Values.tracing.serviceName | quote }}
       http_service:
         http_uri:
-          uri: {{ printf "%s/v1/traces" (trimSuffix "/" .Values.tracing.endpoint) | quote }}
+          uri: {{ printf "%s/v1/traces" (.Values.tracing.endpoint | default "http://localhost" | trimSuffix "/") | quote }}
           cluster: _otlp
           timeout: 5s
 {{- end }}
 
-{{- /* The client's trace id; Envoy's own span is not known yet where a local reply is written. */ -}}
+{{- /* For problems: the client's trace id. Envoy's own span is not known yet where they are written. */ -}}
 {{- define "gateway.traceid" -}}
 %DYNAMIC_METADATA(slipway:trace_id):32%
 {{- end }}
@@ -131,7 +129,7 @@ tracing:
         bytes_received: "%BYTES_RECEIVED%"
         bytes_sent: "%BYTES_SENT%"
         request_id: "%REQ(X-REQUEST-ID)%"
-        trace_id: {{ ternary "%TRACE_ID%" (include "gateway.traceid" .) (not (empty .Values.tracing.endpoint)) | quote }}
+        trace_id: "%TRACE_ID%"
         user_agent: "%REQ(USER-AGENT):256%"
         client: "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"
 {{- end }}
