@@ -118,10 +118,9 @@ def _root(names: Sequence[str]) -> Document:
 
 def _service(service: Service, release: Release, guarded: dict[str, Release | None]) -> Document:
     env = re.sub(r"[^A-Za-z0-9_]", "_", service.image)
-    image = {
-        "image.repository": f"{{{{.IMAGE_REPO_{env}}}}}",
-        "image.tag": f"{{{{.IMAGE_TAG_{env}}}}}",
-    }
+    # Only the version: skaffold itself puts the whole name in where it finds the repository's, and
+    # finds the pods to sync by it.
+    image = {"image.tag": f"{{{{.IMAGE_TAG_{env}}}}}"}
     document = _module(service.name, release)
     document["build"] = {
         "artifacts": [

@@ -107,8 +107,8 @@ def test_the_image_that_is_built_is_the_one_that_is_installed(name: str):
     assert artifact["image"] == TOPOLOGY[name].image
     variable = artifact["image"].replace("/", "_").replace("-", "_")
     templates = document["deploy"]["helm"]["releases"][0]["setValueTemplates"]
-    assert templates["image.repository"] == f"{{{{.IMAGE_REPO_{variable}}}}}"
-    assert templates["image.tag"] == f"{{{{.IMAGE_TAG_{variable}}}}}"
+    # Another repository in the values would hide the image from skaffold, and from its sync.
+    assert templates == {"image.tag": f"{{{{.IMAGE_TAG_{variable}}}}}"}
 
 
 @pytest.mark.parametrize("name", SERVICES)
