@@ -48,7 +48,7 @@ class Deployer:
             ToolError: a release failed; it was taken back.
         """
         self._namespace()
-        before = {release.name: self.helm.revision(release.name) for release in wanted}
+        before = {release.name: self.helm.good_revision(release.name) for release in wanted}
         first = [release for release in wanted if release.name == DATASTORES]
         rest = [release for release in wanted if release.name != DATASTORES]
         for group in (first, rest):

@@ -55,9 +55,6 @@ class Helm:
         """
         files = [word for path in values for word in ("--values", str(path))]
         single = [word for pair in sets for word in ("--set-string", pair)]
-        # A release that an interrupted run left pending would refuse every further one.
-        if self.state(name) in {"pending-install", "pending-upgrade", "pending-rollback"}:
-            self._unlock(name)
         command = self._command(
             "upgrade", "--install", name, str(chart), *files, *single, "--timeout", TIMEOUT
         )
@@ -98,6 +95,28 @@ class Helm:
         listed = self._list(name)
         return int(listed["revision"]) if listed else 0
 
+    def good_revision(self, name: str) -> int:
+        """Return the newest revision that was deployed, 0 when there is none.
+
+        A release that an interrupted run left pending would refuse every further one: it is taken
+        back to its last good revision, or away when it never had one.
+        """
+        state = self.state(name)
+        if state is None:
+            return 0
+        good = [
+            int(entry["revision"])
+            for entry in self.history(name)
+            if entry["status"] in {"deployed", "superseded"}
+        ]
+        if state.startswith("pending-"):
+            if not good:
+                self.uninstall(name)
+                return 0
+            self.rollback(name, good[-1])
+            return self.revision(name)
+        return good[-1] if good else 0
+
     def history(self, name: str) -> list[dict[str, Any]]:
         """Return the revisions of a release, oldest first."""
         return list(json.loads(self._run("history", name, "--output", "json")))
@@ -116,18 +135,6 @@ class Helm:
             or "[]"
         )
         return found[0] if found else None
-
-    def _unlock(self, name: str) -> None:
-        """End a revision that nobody finishes: back to the last good one, or away with it."""
-        good = [
-            entry["revision"]
-            for entry in self.history(name)
-            if entry["status"] in {"deployed", "superseded"}
-        ]
-        if good:
-            self.rollback(name, int(good[-1]))
-        else:
-            self.uninstall(name)
 
     def _command(self, *words: str) -> list[str]:
         _ = self.version

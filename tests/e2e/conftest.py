@@ -20,8 +20,9 @@ ASKED = "SLIPWAY_E2E" in os.environ
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # What is installed is looked at before it is broken.
-    items.sort(key=lambda item: "tests/e2e" in item.nodeid and "test_install" not in item.nodeid)
+    # What is installed is looked at before it is broken; the README's values come last.
+    turns = {"test_install": 1, "test_readme": 3}
+    items.sort(key=lambda item: turns.get(item.path.stem, 2) if "e2e" in item.path.parts else 0)
     for item in items:
         if "tests/e2e" in item.nodeid:
             item.add_marker(pytest.mark.timeout(1800))

@@ -27,7 +27,7 @@ RETRY = bool(os.environ.get("RETRY"))
 STOP = "/tmp/stop"
 PASSWORD = "paper-lamp-by-the-window"
 FINAL = {"confirmed", "rejected", "cancelled"}
-SHOWN = 40
+SHOWN = 10
 GIVE_UP_SECONDS = 90
 
 
@@ -56,7 +56,7 @@ class Load:
             async with session.request(method, URL + path, **more) as answer:
                 body = await answer.read()
                 status = answer.status
-                problem = "" if status in expected else body.decode(errors="replace")[:300]
+                problem = "" if status in expected else body.decode(errors="replace")[:160]
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             status, problem = type(error).__name__, repr(error)
         took = time.monotonic() - begun

@@ -16,7 +16,11 @@ import yaml
 from scripts.local.first_order import order_lines
 from tests.local.platform_handle import ROOT, Platform
 
-PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("charts/*/README.md")])
+PAGES = sorted(
+    page
+    for pattern in ("README.md", "docs/**/*.md", "charts/*/README.md", "k8s/README.md")
+    for page in ROOT.glob(pattern)
+)
 DEFAULT_URL = "http://localhost:8080"
 # Run elsewhere: the tests by whoever runs this one, the checks by CI, and a benchmark is no test.
 NOT_HERE = {"make test", "make test SERVICE=info", "make lint typecheck", "make bench"}
@@ -26,6 +30,14 @@ def commands() -> list[str]:
     """Every line of the README's shell blocks."""
     blocks = re.findall(
         r"^```sh\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE
+    )
+    return [line for block in blocks for line in block.splitlines() if line.strip()]
+
+
+def cluster_commands() -> list[str]:
+    """Every line of the README's shell blocks that need a cluster."""
+    blocks = re.findall(
+        r"^```sh cluster\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE
     )
     return [line for block in blocks for line in block.splitlines() if line.strip()]
 
@@ -85,9 +97,21 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_make_targets_that_pages_name_exist(page: Path) -> None:
     """`make x` in a page is a target of the Makefile."""
     text = page.read_text()
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    named = set(re.findall(r"`make ([a-z-]+)", text))
+    targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"(?:`|^)make ([a-z][a-z0-9-]*)", text, re.MULTILINE))
     assert named <= targets
+
+
+def test_the_commands_for_a_cluster_are_complete() -> None:
+    """They need a cluster, so `make e2e` runs them; here only that make understands each."""
+    lines = cluster_commands()
+    makes = [line.split() for line in lines if line.startswith("make ")]
+    assert {"make deploy", "make smoke", "make doctor"} <= set(lines)
+    for words in makes:
+        dry = subprocess.run(
+            [*words, "--dry-run"], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert dry.returncode == 0, dry.stderr
 
 
 def test_every_service_has_its_runbook() -> None:
