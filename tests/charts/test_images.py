@@ -9,6 +9,7 @@ import contextlib
 import io
 import json
 import os
+import py_compile
 import re
 import shutil
 import signal
@@ -317,14 +318,19 @@ def test_sigterm_ends_the_service_and_gives_its_exit_code(reloading):
     assert process.wait(10) == 7
 
 
-def test_the_copy_has_no_bytecode_and_keeps_what_was_synced(tmp_path: Path):
+def test_the_copy_keeps_what_was_synced_and_never_runs_old_bytecode(tmp_path: Path):
     """Bytecode of the image is unchecked: beside a changed source it would win."""
     source, target = tmp_path / "app", tmp_path / "copy"
-    (source / "orders" / "__pycache__").mkdir(parents=True)
-    (source / "orders" / "api.py").write_text("old")
-    (source / "orders" / "__pycache__" / "api.pyc").write_text("old")
+    (source / "synced").mkdir(parents=True)
+    module = source / "synced" / "api.py"
+    module.write_text("print('old')")
+    unchecked = py_compile.PycInvalidationMode.UNCHECKED_HASH
+    py_compile.compile(str(module), invalidation_mode=unchecked)
     reload.copy(source, target)
-    assert [p.name for p in target.rglob("*") if p.is_file()] == ["api.py"]
-    (target / "orders" / "api.py").write_text("new")
+    (target / "synced" / "api.py").write_text("print('new')")
     reload.copy(source, target)
-    assert (target / "orders" / "api.py").read_text() == "new"
+    for folder, said in ((source, "old"), (target, "new")):
+        line = [sys.executable, "-c", "import synced.api"]
+        result = subprocess.run(line, cwd=folder, capture_output=True, text=True, check=True)
+        assert result.stdout.strip() == said
+    assert list(target.rglob("*.pyc"))
