@@ -16,6 +16,7 @@ import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import NonRecordingSpan, SpanContext, use_span
 from prometheus_client import CollectorRegistry
 from sqlalchemy import ForeignKey, Integer, String, func, insert, select, text, update
 from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
@@ -415,11 +416,12 @@ async def test_spans_have_the_statement_and_no_values(open_database):
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     database = await open_database(tracer_provider=provider)
     exporter.clear()
-    async with database.session() as session:
-        await session.execute(insert(Row).values(id=1, text="a-secret-value"))
-    with pytest.raises(IntegrityError):
+    with provider.get_tracer("test").start_as_current_span("request"):
         async with database.session() as session:
-            await session.execute(insert(Row).values(id=2, text="a-secret-value"))
+            await session.execute(insert(Row).values(id=1, text="a-secret-value"))
+        with pytest.raises(IntegrityError):
+            async with database.session() as session:
+                await session.execute(insert(Row).values(id=2, text="a-secret-value"))
     spans = [span for span in exporter.get_finished_spans() if "INSERT" in span.name]
     assert len(spans) == 2
     assert all("INSERT INTO rows" in str(span.attributes) for span in spans)
@@ -427,6 +429,23 @@ async def test_spans_have_the_statement_and_no_values(open_database):
     assert spans[1].attributes["error.type"] in {"23505", "IntegrityError"}
     for span in exporter.get_finished_spans():
         assert "a-secret-value" not in span.to_json()
+    provider.shutdown()
+
+
+async def test_what_no_request_asked_for_begins_no_trace(open_database):
+    """A loop that polls, and a request that is not recorded, make no span of a statement."""
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    database = await open_database(tracer_provider=provider)
+    exporter.clear()
+    async with database.session() as session:
+        await session.execute(select(Row))
+    not_recorded = NonRecordingSpan(SpanContext(1, 1, is_remote=True))
+    with use_span(not_recorded):
+        async with database.session() as session:
+            await session.execute(select(Row))
+    assert exporter.get_finished_spans() == ()
     provider.shutdown()
 
 
