@@ -23,7 +23,7 @@ NAMESPACE ?= slipway
 KUBE = --namespace '$(NAMESPACE)' --context '$(CONTEXT)'
 DEPLOY = $(KUBE) --env '$(ENV)' --tag '$(TAG)' --registry '$(REGISTRY)' --digests '$(DIGESTS)'
 
-.PHONY: help install up start down status clean logs demo admin migrate openapi \
+.PHONY: help install up start down status clean logs traces demo admin migrate openapi \
 	doctor cluster deploy undeploy rollout rollback cluster-status smoke e2e \
 	test lint format typecheck lock images bench FORCE
 
@@ -36,11 +36,11 @@ $(STAMP): requirements.lock $(PROJECTS) scripts/install.sh
 	@sh scripts/install.sh $(VENV) $(dir $(wildcard services/*/pyproject.toml))
 	@printf '%s' '$(CURDIR)' > $@
 
-up: $(STAMP) ## Start the platform in the foreground (DETACH=1: in the background)
-	@$(RUNNER) up $(if $(DETACH),--detach)
+up: $(STAMP) ## Start the platform in the foreground (DETACH=1: in the background; TRACES=1: with the trace view)
+	@$(if $(TRACES),SLIPWAY_TRACES=1 )$(RUNNER) up $(if $(DETACH),--detach)
 
-start: $(STAMP) ## Start the platform in the background and return when it is ready
-	@$(RUNNER) up --detach
+start: $(STAMP) ## Start the platform in the background and return when it is ready (TRACES=1 as well)
+	@$(if $(TRACES),SLIPWAY_TRACES=1 )$(RUNNER) up --detach
 
 down: $(STAMP) ## Stop the platform, wherever it was started
 	@$(RUNNER) down
@@ -53,6 +53,9 @@ clean: $(STAMP) ## Stop the platform and forget its data and logs
 
 logs: $(STAMP) ## Follow the logs (SERVICE=orders: of one; PRETTY=1: made readable; FOLLOW=0: only the last lines)
 	@$(PY) -m scripts.logs $(SERVICE) $(if $(PRETTY),--pretty) $(if $(filter 0,$(FOLLOW)),--no-follow)
+
+traces: $(STAMP) ## Show the traces of a platform started with TRACES=1, as trees, as they come
+	@$(PY) -m scripts.traces
 
 demo: $(STAMP) ## Sign up, log in, list items, order, and read the notification
 	@$(PY) -m scripts.demo

@@ -21,6 +21,7 @@ class Options:
     port_base: int = 8100
     database_url_template: str | None = None
     otlp_endpoint: str | None = None
+    traces: bool = False  # run the trace view, and send it every trace
     start_seconds: float = 120.0
     restart_cap_seconds: float = 10.0  # the longest pause before a restart
 
@@ -45,12 +46,20 @@ class Options:
                 "write postgresql://user:password@host/slipway_{service}",
                 code=2,
             )
+        endpoint = env.get("SLIPWAY_OTLP_ENDPOINT") or None
+        traces = env.get("SLIPWAY_TRACES", "") not in {"", "0"}
+        if traces and endpoint:
+            raise RunnerError(
+                "SLIPWAY_TRACES: traces already go to SLIPWAY_OTLP_ENDPOINT; unset one of them",
+                code=2,
+            )
         return cls(
             home=Home.from_environment(),
             gateway_port=_port(env, "SLIPWAY_GATEWAY_PORT", 8080, room=0),
             port_base=_port(env, "SLIPWAY_PORT_BASE", 8100, room=_BLOCK),
             database_url_template=template,
-            otlp_endpoint=env.get("SLIPWAY_OTLP_ENDPOINT") or None,
+            otlp_endpoint=endpoint,
+            traces=traces,
             start_seconds=_seconds(env, "SLIPWAY_START_SECONDS", 120.0),
             restart_cap_seconds=_seconds(env, "SLIPWAY_RESTART_CAP_SECONDS", 10.0),
         )

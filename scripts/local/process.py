@@ -58,6 +58,7 @@ class Spec:
     drain: Callable[[], Awaitable[None]] | None = None
     url: str = ""
     docs: str = ""
+    metrics: str = ""  # where Prometheus may scrape it
 
 
 @dataclass

@@ -27,10 +27,13 @@ from scripts.local.procs import end_with_parent
 from scripts.local.stack import Stack
 
 GATEWAY = "gateway"
+TRACES = "traces"
 _ADMIN_OFFSET = 99  # above SLIPWAY_PORT_BASE
+_TRACES_OFFSET = 98
 _DRAIN_SECONDS = 5.0
 _STOP_SECONDS = 8.0
 _POLL_SECONDS = 0.05
+_SEND_DELAY = "500"  # milliseconds until spans are sent, when somebody waits for them
 
 
 class Slipway(Stack):
@@ -44,18 +47,21 @@ class Slipway(Stack):
             raise RunnerError(str(error), code=2) from None
         names = [service.name for service in self.topology]
         base = options.port_base
-        free = pick_free(len(names) + 2)
+        free = pick_free(len(names) + 3)
         self._service_ports = {
             name: base + index if base else free[index] for index, name in enumerate(names)
         }
         self.gateway_port = options.gateway_port or free[-1]
         self._admin_port = base + _ADMIN_OFFSET if base else free[-2]
+        self._traces_port = base + _TRACES_OFFSET if base else free[-3]
         self._secrets = credentials.ensure(options.home, self._secret_names())
 
     @property
     def ports(self) -> Mapping[str, tuple[int, str]]:
-        """The gateway's two ports and one for each service."""
+        """The gateway's two ports, one for each service, and that of the trace view."""
+        view = {"the trace view": (self._traces_port, "SLIPWAY_PORT_BASE")}
         return {
+            **(view if self.options.traces else {}),
             GATEWAY: (self.gateway_port, "SLIPWAY_GATEWAY_PORT"),
             "the gateway's admin interface": (self._admin_port, "SLIPWAY_PORT_BASE"),
             **{name: (port, "SLIPWAY_PORT_BASE") for name, port in self._service_ports.items()},
@@ -69,6 +75,13 @@ class Slipway(Stack):
     def url_of(self, service: str) -> str:
         """Where a service reaches another one."""
         return f"http://127.0.0.1:{self._service_ports[service]}"
+
+    @property
+    def otlp_endpoint(self) -> str | None:
+        """Where spans are sent."""
+        if self.options.traces:
+            return f"http://127.0.0.1:{self._traces_port}"
+        return self.options.otlp_endpoint
 
     def environment(self, name: str) -> dict[str, str]:
         """The whole environment of one service.
@@ -84,8 +97,10 @@ class Slipway(Stack):
             f"{prefix}AUTH_URL": self.url_of("auth"),
             f"{prefix}DRAIN_SECONDS": str(_DRAIN_SECONDS),
         }
-        if self.options.otlp_endpoint:
-            found[f"{prefix}OTLP_ENDPOINT"] = self.options.otlp_endpoint
+        if self.otlp_endpoint:
+            found[f"{prefix}OTLP_ENDPOINT"] = self.otlp_endpoint
+        if self.options.traces:
+            found |= {f"{prefix}TRACE_SAMPLE_RATIO": "1", "OTEL_BSP_SCHEDULE_DELAY": _SEND_DELAY}
         if service.database:
             found[f"{prefix}DATABASE_URL"] = self.database_url(name)
         fixed = {f"{prefix}HOST": "127.0.0.1", f"{prefix}PORT": str(self._service_ports[name])}
@@ -131,6 +146,7 @@ class Slipway(Stack):
         finally:
             await rendering
         return [
+            *([self._traces_spec()] if self.options.traces else []),
             *(self._service_spec(service.name) for service in self.topology.start_order),
             self._gateway_spec(envoy, config),
         ]
@@ -173,8 +189,9 @@ class Slipway(Stack):
 
     def _render(self, config: Path) -> None:
         values: dict[str, object] = {"jwt": {"issuer": self.public_url}}
-        if self.options.otlp_endpoint:
-            values["tracing"] = {"endpoint": self.options.otlp_endpoint}
+        if self.otlp_endpoint:
+            # The gateway decides for all of a trace; a laptop has room for each.
+            values["tracing"] = {"endpoint": self.otlp_endpoint, "samplePercent": 100}
         try:
             text = gateway.render(
                 self.topology,
@@ -195,10 +212,22 @@ class Slipway(Stack):
             port=self._service_ports[name],
             env=self.environment(name),
             ready_urls=(f"{local}/startupz", f"{local}/readyz"),
-            depends_on=service.depends_on,
+            depends_on=(*service.depends_on, *([TRACES] if self.options.traces else [])),
             stop_seconds=_STOP_SECONDS,
             url=shown,
             docs=f"{shown}/docs",
+            metrics=f"{local}/metrics",
+        )
+
+    def _traces_spec(self) -> Spec:
+        local = f"http://127.0.0.1:{self._traces_port}"
+        return Spec(
+            name=TRACES,
+            argv=(sys.executable, "-m", "scripts.traces.server", "--port", str(self._traces_port)),
+            port=self._traces_port,
+            env={**os.environ, "PYTHONPATH": str(topology.ROOT)},
+            ready_urls=(f"{local}/ready",),
+            url=f"http://localhost:{self._traces_port}",
         )
 
     def _gateway_spec(self, envoy: str, config: Path) -> Spec:
@@ -212,6 +241,7 @@ class Slipway(Stack):
             stop_seconds=_DRAIN_SECONDS,
             drain=self._drain,
             url=self.public_url,
+            metrics=f"{self._admin_url}/stats/prometheus",
         )
 
     @property

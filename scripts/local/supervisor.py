@@ -160,6 +160,7 @@ def _describe(process: ManagedProcess) -> dict[str, object]:
         "port": process.spec.port,
         "url": process.spec.url,
         "docs": process.spec.docs,
+        "metrics": process.spec.metrics,
         "restarts": status.restarts,
         "started": started,
         "last_error": status.last_error,
