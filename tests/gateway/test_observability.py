@@ -96,7 +96,7 @@ def test_spans_go_to_the_endpoint(start_gateway: Callable[..., Gateway]):
     with RawUpstream(accept) as collector:
         tracing = {"endpoint": f"http://{collector.address}", "samplePercent": 100}
         gateway = start_gateway({**UNLIMITED, "tracing": tracing})
-        answer = gateway.get("/info/", {"traceparent": PARENT})
+        answer = gateway.get("/info/?token=s3cr3t", {"traceparent": PARENT})
         passed_on = answer.json()["headers"]["traceparent"]
         assert passed_on.startswith(f"00-{TRACE}-")
         assert passed_on != PARENT
@@ -109,4 +109,8 @@ def test_spans_go_to_the_endpoint(start_gateway: Callable[..., Gateway]):
             return bytes.fromhex(TRACE) in text and b"gateway" in text
 
         wait_until(exported, "the span", 30)
+        spans = b"".join(collector.requests)
+        assert b"GET info:/info/" in spans  # the span's name: a route, never a path
+        assert b"/info/" in spans
+        assert b"s3cr3t" not in spans
         assert collector.requests[0].startswith(b"POST /v1/traces HTTP/1.1")

@@ -86,6 +86,9 @@ tracing:
   client_sampling: {value: 100}
   overall_sampling: {value: 100}
   random_sampling: {value: {{ .Values.tracing.samplePercent }}}
+  operation: "%REQ(:METHOD)% %ROUTE_NAME%"
+  custom_tags:
+    - {tag: http.url, value: "%REQ(:SCHEME)%://%REQ(:AUTHORITY)%%PATH(NQ:PATH)%"} # without the query
   provider:
     name: envoy.tracers.opentelemetry
     typed_config:
