@@ -196,6 +196,10 @@ class LoadPod:
         """Return how many requests were answered by now."""
         return self._requests()
 
+    def progress(self) -> str:
+        """Return how it goes, in words."""
+        return self._last("requests").strip("{}") or "no news"
+
     def _last(self, word: str) -> str:
         said = self._platform.kubectl("logs", self.name, "--tail", "1", check=False).strip()
         if said and not said.startswith("{"):

@@ -18,8 +18,12 @@ def restart(platform: Platform, name: str) -> None:
 
 
 def upgrade(platform: Platform, name: str) -> None:
-    """A new revision with another pod template."""
-    platform.upgrade(name, f"podAnnotations.rolled={time.time_ns()}")
+    """A new revision with another pod template: for the gateway, another Envoy configuration."""
+    stamp = str(time.time_ns())
+    if name == "gateway":
+        platform.upgrade(name, f"tracing.serviceName=gateway-{stamp}")
+    else:
+        platform.upgrade(name, f"podAnnotations.rolled={stamp}")
 
 
 def scale(platform: Platform, name: str) -> None:
@@ -56,7 +60,7 @@ def disturb(platform: Platform, load: LoadPod) -> None:
             begun = time.monotonic()
             step(platform, name)
             print(f"  {step.__name__} {name}: {time.monotonic() - begun:.1f} s, "
-                  f"{load.requests()} requests")  # fmt: skip
+                  f"{load.progress()}")  # fmt: skip
     wait_for(lambda: load.requests() >= REQUESTS, f"{REQUESTS} requests", 900, 2)
 
 
