@@ -71,7 +71,7 @@ def alerts() -> dict[tuple[str, str, str], dict[str, Any]]:
     return found
 
 
-def series(metric: str, values: str, **labels: str) -> dict[str, str]:
+def series(metric: str, values: str, /, **labels: str) -> dict[str, str]:
     """Return one input series of a rule test."""
     inside = ",".join(f'{name}="{value}"' for name, value in labels.items())
     return {"series": f"{metric}{{{inside}}}", "values": values}

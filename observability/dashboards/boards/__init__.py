@@ -1,0 +1,15 @@
+"""One module for each dashboard."""
+
+from collections.abc import Callable
+
+from observability.dashboards.boards import gateway, kubernetes, orders, overview, service, slo
+from observability.dashboards.library import Board
+
+ALL: tuple[Callable[[], Board], ...] = (
+    overview.make,
+    service.make,
+    gateway.make,
+    orders.make,
+    kubernetes.make,
+    slo.make,
+)
