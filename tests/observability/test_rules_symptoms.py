@@ -264,3 +264,25 @@ def test_it_fires_and_stays_silent(name: str, tmp_path: Path):
     tests = [test(case.fires, *checks)]
     tests += [test(given, (case.at, []), ("30m", [])) for given in case.silent]
     check_rules(tmp_path, tests, "symptoms")
+
+
+def test_the_gateways_own_certificate_counts_too(tmp_path: Path):
+    """Where Envoy holds one itself; the day count of another proxy is not ours."""
+    metric = "envoy_server_days_until_first_cert_expiring"
+    name = "CertificateNearExpiry"
+    expected = {
+        "exp_labels": {
+            "service": "gateway", "owner": "platform", "severity": "ticket",
+            "job": "gateway", "namespace": "slipway",
+        },
+        "exp_annotations": {
+            **alerts()["symptoms", name, ""]["annotations"],
+            "summary": "gateway: a certificate expires in 5 days",
+        },
+    }  # fmt: skip
+    test = {
+        "interval": "1m",
+        "input_series": [*gauge(metric, "5x80", "gateway"), *gauge(metric, "5x80", "other")],
+        "alert_rule_test": [{"eval_time": "70m", "alertname": name, "exp_alerts": [expected]}],
+    }
+    check_rules(tmp_path, [test], "symptoms")

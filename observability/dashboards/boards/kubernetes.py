@@ -45,13 +45,16 @@ def _now() -> list[object]:
     return [
         number("Replicas missing", "Wanted and not available. Not 0 outside of a rollout: see "
                "the pods.", COUNT, Query(unavailable), limits=(1, 3), wide=6),
-        number("Rollouts stuck", "docs/runbooks/RolloutStuck.md.", COUNT,
+        number("Rollouts stuck", "New pods did not become ready in time. Not 0: "
+               "docs/runbooks/RolloutStuck.md.", COUNT,
                Query(f"count(kube_deployment_status_condition{{{stuck}}} == 1) or vector(0)"),
                limits=(1, 1), wide=6),
-        number("Crash looping", "docs/runbooks/PodCrashLooping.md.", COUNT,
+        number("Crash looping", "Containers that end again and again. Not 0: "
+               "docs/runbooks/PodCrashLooping.md.", COUNT,
                Query(f"count(kube_pod_container_status_waiting_reason{{{waiting}}} == 1) "
                      "or vector(0)"), limits=(1, 1), wide=6),
-        number("Autoscalers at maximum", "docs/runbooks/AutoscalerAtMaximum.md.", COUNT,
+        number("Autoscalers at maximum", "No room for more load. For long: "
+               "docs/runbooks/AutoscalerAtMaximum.md.", COUNT,
                Query(f"count(kube_horizontalpodautoscaler_status_current_replicas{{{HPA}}} "
                      f">= kube_horizontalpodautoscaler_spec_max_replicas{{{HPA}}}) or vector(0)"),
                limits=(1, 3), wide=6),
@@ -116,7 +119,8 @@ def _pods() -> list[object]:
               CORES,
               Query(f"sum by (pod) (rate(container_cpu_usage_seconds_total{{{CONTAINER}}}"
                     "[$__rate_interval]))", "{{pod}}")),
-        graph("Memory by pod", "Working set.", BYTES,
+        graph("Memory by pod", "Working set. One that grows alone keeps something that the "
+              "others let go.", BYTES,
               Query(f"max by (pod) ({memory})", "{{pod}}")),
         graph("Memory used of the limit", "At 100 % the pod is killed. A slope is a leak; a level "
               "near the top wants a larger limit.", SHARE,

@@ -101,7 +101,8 @@ def _stock() -> list[object]:
 
 def _buyers() -> list[object]:
     return [
-        graph("Sign-ups", "New accounts, by outcome.", PER_SECOND,
+        graph("Sign-ups", "New accounts, by outcome. Refused ones are mostly addresses that are "
+              "taken.", PER_SECOND,
               Query(rate("auth_signups_total", OF, "outcome"), "{{outcome}}")),
         graph("Logins", "By outcome. Many failures from nowhere are guessing: "
               "docs/runbooks/auth.md.", PER_SECOND,

@@ -150,7 +150,8 @@ def _stored() -> list[object]:
               "for one.", COUNT,
               Query(f"sum by (state) (db_pool_connections{{{OF_SERVICE}}})", "{{state}}"),
               stacked=True),
-        graph("Wait for a connection", "Above 0.1 s: docs/runbooks/DatabasePoolExhausted.md.",
+        graph("Wait for a connection", "How long a session waits. Above 0.1 s: "
+              "docs/runbooks/DatabasePoolExhausted.md.",
               SECONDS, Query(quantile(0.99, "db_pool_wait_seconds", OF_SERVICE, ""), "p99"),
               Query(quantile(0.5, "db_pool_wait_seconds", OF_SERVICE, ""), "p50"),
               limits=(0.1, 1)),
