@@ -23,7 +23,7 @@ NAMESPACE ?= slipway
 KUBE = --namespace '$(NAMESPACE)' --context '$(CONTEXT)'
 DEPLOY = $(KUBE) --env '$(ENV)' --tag '$(TAG)' --registry '$(REGISTRY)' --digests '$(DIGESTS)'
 
-.PHONY: help install up start down status clean logs traces demo admin migrate openapi \
+.PHONY: help install up start down status clean logs observe traces demo admin migrate openapi \
 	doctor cluster deploy undeploy rollout rollback cluster-status smoke e2e \
 	test lint format typecheck lock images bench FORCE
 
@@ -53,6 +53,9 @@ clean: $(STAMP) ## Stop the platform and forget its data and logs
 
 logs: $(STAMP) ## Follow the logs (SERVICE=orders: of one; PRETTY=1: made readable; FOLLOW=0: only the last lines)
 	@$(PY) -m scripts.logs $(SERVICE) $(if $(PRETTY),--pretty) $(if $(filter 0,$(FOLLOW)),--no-follow)
+
+observe: $(STAMP) ## Watch the platform: Prometheus with the rules, and Grafana and Jaeger where they are installed
+	@$(PY) -m scripts.observe
 
 traces: $(STAMP) ## Show the traces of a platform started with TRACES=1, as trees, as they come
 	@$(PY) -m scripts.traces

@@ -55,8 +55,8 @@ class Options:
             )
         return cls(
             home=Home.from_environment(),
-            gateway_port=_port(env, "SLIPWAY_GATEWAY_PORT", 8080, room=0),
-            port_base=_port(env, "SLIPWAY_PORT_BASE", 8100, room=_BLOCK),
+            gateway_port=port(env, "SLIPWAY_GATEWAY_PORT", 8080, room=0),
+            port_base=port(env, "SLIPWAY_PORT_BASE", 8100, room=_BLOCK),
             database_url_template=template,
             otlp_endpoint=endpoint,
             traces=traces,
@@ -65,7 +65,12 @@ class Options:
         )
 
 
-def _port(env: Mapping[str, str], name: str, default: int, *, room: int) -> int:
+def port(env: Mapping[str, str], name: str, default: int, *, room: int) -> int:
+    """Read a port that leaves `room` for others above it.
+
+    Raises:
+        RunnerError: it is none (code 2).
+    """
     text = env.get(name) or str(default)
     if not text.isascii() or not text.isdigit() or not 0 <= int(text) <= _MAX_PORT - room:
         raise RunnerError(

@@ -226,7 +226,7 @@ class Slipway(Stack):
             argv=(sys.executable, "-m", "scripts.traces.server", "--port", str(self._traces_port)),
             port=self._traces_port,
             env={**os.environ, "PYTHONPATH": str(topology.ROOT)},
-            ready_urls=(f"{local}/ready",),
+            ready_urls=(f"{local}/readyz",),
             url=f"http://localhost:{self._traces_port}",
         )
 

@@ -89,7 +89,7 @@ def create_app(store: Store) -> Starlette:
             Route("/trace/{id}", view.one),
             Route("/api/traces", view.summaries),
             Route("/api/traces/{id}", view.spans),
-            Route("/ready", _ready),
+            Route("/readyz", _ready),
             Route("/v1/traces", view.take, methods=["POST"]),
         ],
         middleware=[

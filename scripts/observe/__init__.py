@@ -1,0 +1,1 @@
+"""Prometheus, Grafana and Jaeger for the platform of this machine, behind `make observe`."""
