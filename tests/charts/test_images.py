@@ -260,7 +260,7 @@ def reloading(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
     program(folder, 1)
     code = (
         "import sys, signal; from pathlib import Path; from scripts.reload import Reloader;"
-        "r = Reloader([sys.executable, sys.argv[1], 'serve'], Path(sys.argv[1]));"
+        "r = Reloader([sys.argv[1], 'serve'], Path(sys.argv[1]));"
         "signal.signal(signal.SIGTERM, r.stop); sys.exit(r.run())"
     )
     process = subprocess.Popen(
@@ -297,6 +297,20 @@ def test_a_changed_file_restarts_the_service(reloading):
     program(folder, 2)
     assert line(process) == "reload: __main__.py"
     assert line(process) == "version 2"
+
+
+def test_the_process_that_waits_runs_the_files_as_they_are_when_it_is_sent_off(tmp_path: Path):
+    """It is made before the change, with libraries in memory, and must not know the old files."""
+    main = tmp_path / "__main__.py"
+    main.write_text("raise SystemExit('old')")
+    reloader = reload.Reloader([str(tmp_path), "serve"], tmp_path)
+    with reloader._prepare(("json", "no_such_library")) as waiting:
+        main.write_text("import sys\nsys.exit(7 if sys.argv[1:] == ['serve'] else 8)")
+        waiting.communicate("go\n")
+        assert waiting.returncode == 7
+    with reloader._prepare(()) as unused:
+        unused.communicate("")
+        assert unused.returncode == 0
 
 
 def test_a_service_that_cannot_start_waits_for_the_next_change(reloading):
