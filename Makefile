@@ -111,7 +111,7 @@ format: $(STAMP) ## Format the code and fix what can be fixed
 	@$(PY) -m ruff check --fix .
 
 typecheck: $(STAMP) ## Check the types of the services and the scripts
-	@$(PY) -m mypy $(PACKAGES) scripts
+	@$(PY) -m mypy $(PACKAGES) scripts observability
 
 lock: $(STAMP) ## Resolve the dependencies anew into requirements.lock
 	@$(VENV)/bin/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
