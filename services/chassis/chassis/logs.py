@@ -26,7 +26,7 @@ HIDDEN = "[hidden]"
 _SECRET_TEXT = (
     (re.compile(r"\b(bearer|basic) +[\w.~+/=-]{6,}", re.IGNORECASE), rf"\1 {HIDDEN}"),
     (re.compile(r"\beyJ[\w-]+\.[\w-]+\.[\w-]*"), HIDDEN),
-    (re.compile(r"\bslk_\w+"), HIDDEN),
+    (re.compile(r"\bsl[kr]_[\w-]+"), HIDDEN),
     (re.compile(r"(://[^:/@\s]*):[^@/\s]+@"), rf"\1:{HIDDEN}@"),
 )
 _SECRET_PARTS = (

@@ -75,7 +75,7 @@ def test_secrets_are_never_written(lines: Any) -> None:
             "X-API-Key": "slk_1_hunter2",
         },
         nested=[{"password": "hunter2", "client_secret": "hunter2"}],
-        note="key slk_abc_hunter2 was used",
+        note="key slk_abc_Zm9v-hunter2 was used, then slr_hunter2",
     )
     logging.getLogger("httpx").info("sent %s", {"Authorization: Bearer hunter2hunter2"})
     try:
