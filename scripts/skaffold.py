@@ -2,7 +2,7 @@
 
     python -m scripts.skaffold --write
 
-writes `skaffold.yaml`, `services/<name>/skaffold.yaml` and those of the gateway and the datastores;
+writes `skaffold.yaml`, `services/<name>/skaffold.yaml` and those of the other releases;
 `--check` says whether they are current (a test does it too). The root names the modules in the
 order of their deployment. Each module alone works too: `skaffold dev -m orders`.
 
@@ -21,7 +21,7 @@ from typing import Any
 
 import yaml
 
-from scripts.kube.releases import DATASTORES, GATEWAY, Release, releases
+from scripts.kube.releases import DATASTORES, GATEWAY, OBSERVABILITY, Release, releases
 from scripts.topology import ROOT, Service, Topology, TopologyError, load
 
 API = "skaffold/v4beta14"
@@ -68,7 +68,7 @@ def documents(topology: Topology) -> dict[Path, Document]:
 
 def module(name: str) -> Path:
     """Return the file of one release's module."""
-    folder = "charts" if name in {GATEWAY, DATASTORES} else "services"
+    folder = "charts" if name in {GATEWAY, DATASTORES, OBSERVABILITY} else "services"
     return Path(folder, name, "skaffold.yaml")
 
 

@@ -16,6 +16,9 @@ from scripts.topology import ROOT, Topology
 ENVIRONMENTS = Path("k8s", "environments")
 GATEWAY = "gateway"
 DATASTORES = "datastores"
+OBSERVABILITY = "observability"
+# services.yaml and gateway.yaml: where spans go when the platform's own Jaeger runs.
+TRACING = Path("k8s", "tracing")
 
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -63,8 +66,13 @@ def environments(root: Path = ROOT) -> list[str]:
     return sorted(path.name for path in (root / ENVIRONMENTS).iterdir() if path.is_dir())
 
 
-def releases(topology: Topology, environment: str, images: Images | None = None) -> list[Release]:
+def releases(
+    topology: Topology, environment: str, images: Images | None = None, *, observed: bool = True
+) -> list[Release]:
     """Return the releases of `environment` in the order of their installation.
+
+    An environment with a file `observability.yaml` gets that release, and services and a gateway
+    that send their spans to its Jaeger; none of it when not `observed`.
 
     Raises:
         ToolError: there is no such environment.
@@ -83,17 +91,20 @@ def releases(topology: Topology, environment: str, images: Images | None = None)
                 (root / "k8s" / "datastores-services.yaml", folder / f"{DATASTORES}.yaml"),
             )
         )
+    observing = folder / f"{OBSERVABILITY}.yaml"
+    traced = observed and observing.is_file()
+    if traced:
+        found.append(Release(OBSERVABILITY, root / "charts" / OBSERVABILITY, (observing,)))
     for service in topology.start_order:
-        values = [root / "services" / service.name / "service.yaml", folder / "services.yaml"]
+        own = root / "services" / service.name / "service.yaml"
+        tracing = [root / TRACING / "services.yaml"] if traced else []
+        values = [own, *tracing, folder / "services.yaml"]
         if (folder / f"{service.name}.yaml").is_file():
             values.append(folder / f"{service.name}.yaml")
         sets = tuple(images.sets(service.name, service.image))
         found.append(Release(service.name, root / "charts" / "service", tuple(values), sets))
-    found.append(
-        Release(
-            GATEWAY,
-            root / "charts" / GATEWAY,
-            (root / "k8s" / "gateway-services.yaml", folder / f"{GATEWAY}.yaml"),
-        )
-    )
+    tracing = [root / TRACING / "gateway.yaml"] if traced else []
+    routes = root / "k8s" / "gateway-services.yaml"
+    values = [routes, *tracing, folder / f"{GATEWAY}.yaml"]
+    found.append(Release(GATEWAY, root / "charts" / GATEWAY, tuple(values)))
     return found

@@ -71,7 +71,8 @@ def test_the_environments_are_three_and_every_file_is_somebodys():
     known = {"services", "gateway", *TREE.services}
     for name in NAMES:
         found = {file.stem for file in (ENVIRONMENTS / name).iterdir()}
-        assert found - ({"datastores"} if name == "dev" else set()) <= known
+        own = {"datastores", "observability"} if name == "dev" else set()
+        assert found - own <= known
         assert {"services", "gateway"} <= found
         for stem in ("services", "gateway"):
             values = values_of(f"k8s/environments/{name}/{stem}.yaml")
@@ -181,12 +182,13 @@ def test_development_fits_a_small_cluster():
         values_of("k8s/datastores-services.yaml", "k8s/environments/dev/datastores.yaml"),
     )
     assert policy_errors(datastores) == []
-    everything = [*datastores, *gateway("dev")]
+    observability = render("observability", values_of("k8s/environments/dev/observability.yaml"))
+    everything = [*datastores, *observability, *gateway("dev")]
     for name in TREE.services:
         everything += service(name, "dev")
     cpu = memory = 0.0
     running = [m for m in everything if m["kind"] in {"Deployment", "StatefulSet"}]
-    assert len(running) == len(TREE.services) + 3
+    assert len(running) == len(TREE.services) + 7
     for manifest in running:
         for container in manifest["spec"]["template"]["spec"]["containers"]:
             cpu += _cpu(container["resources"]["requests"]["cpu"])

@@ -1,4 +1,4 @@
-"""The observability chart: what a cluster gets, what an existing stack gets, and what is refused."""
+"""The observability chart: what a cluster and an existing stack get, and what is refused."""
 
 from __future__ import annotations
 
@@ -331,7 +331,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a receiver that does nothing": (
         {"alertmanager": {"receivers": {"a": {}}}}, "'/alertmanager/receivers/a'"),
     "a receiver called null": (
-        {"alertmanager": {"receivers": {"null": RECEIVERS["receivers"]["team"]}}}, "null"),
+        {"alertmanager": {"receivers": {"null": RECEIVERS["receivers"]["team"]}}},
+        "invalid propertyName 'null'"),
     "an address in the values": (
         {"alertmanager": {"receivers": {"a": {"webhook": {"url": "http://a"}}}}},
         "'/alertmanager/receivers/a/webhook'"),

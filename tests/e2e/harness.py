@@ -59,7 +59,7 @@ class Platform:
         images = Images(tag=os.environ.get("TAG", ""), registry=os.environ.get("REGISTRY", ""))
         topology = load()
         wanted = []
-        for release in releases(topology, "dev", images):
+        for release in releases(topology, "dev", images, observed=False):
             extra = [HERE / "values" / "services.yaml"] if release.name in topology.services else []
             extra += [path for path in [HERE / "values" / f"{release.name}.yaml"] if path.is_file()]
             wanted.append(replace(release, values=(*release.values, *extra)))

@@ -20,12 +20,12 @@ TOPOLOGY = load()
 
 def test_a_service_comes_after_what_it_depends_on() -> None:
     names = [release.name for release in releases(TOPOLOGY, "dev")]
-    assert names[0] == "datastores"
+    assert names[:2] == ["datastores", "observability"]
     assert names[-1] == "gateway"
     for service in TOPOLOGY:
         for peer in service.depends_on:
             assert names.index(peer) < names.index(service.name)
-    assert set(names) == {"datastores", "gateway", *TOPOLOGY.services}
+    assert set(names) == {"datastores", "observability", "gateway", *TOPOLOGY.services}
 
 
 def test_staging_and_production_bring_their_own_datastores() -> None:
@@ -33,6 +33,28 @@ def test_staging_and_production_bring_their_own_datastores() -> None:
     for environment in ("staging", "production"):
         names = [release.name for release in releases(TOPOLOGY, environment)]
         assert "datastores" not in names
+        assert "observability" not in names
+
+
+@pytest.mark.parametrize("observed", [True, False])
+@pytest.mark.parametrize("environment", environments())
+def test_spans_are_sent_where_and_only_where_there_is_a_jaeger(
+    environment: str, observed: bool
+) -> None:
+    """To the Service and the port of charts/observability, by whoever makes spans."""
+    found = releases(TOPOLOGY, environment, observed=observed)
+    names = {release.name for release in found}
+    endpoints = {
+        release.name: tracing["endpoint"]
+        for release in found
+        for path in release.values
+        if "endpoint" in (tracing := (yaml.safe_load(path.read_text()) or {}).get("tracing", {}))
+    }
+    if "observability" in names:
+        assert endpoints == dict.fromkeys({"gateway", *TOPOLOGY.services}, "http://jaeger:4318")
+    else:
+        assert endpoints == {}
+    assert ("observability" in names) is (observed and environment == "dev")
 
 
 @pytest.mark.parametrize("environment", environments())
@@ -41,7 +63,10 @@ def test_every_values_file_is_there_and_the_more_special_one_comes_later(environ
         assert (release.chart / "Chart.yaml").is_file()
         assert all(path.is_file() for path in release.values)
         places = [path.relative_to(ROOT).parts[0] for path in release.values]
-        assert places in (["services", "k8s"], ["services", "k8s", "k8s"], ["k8s", "k8s"])
+        assert set(places[1:]) <= {"k8s"}
+        assert places[0] == ("services" if release.name in TOPOLOGY.services else "k8s")
+        kinds = [path.parent.name for path in release.values]
+        assert kinds == sorted(kinds, key=lambda kind: kind == environment)
 
 
 def test_no_environment_file_is_left_out() -> None:
