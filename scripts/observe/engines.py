@@ -26,21 +26,21 @@ class Engine:
 PROMETHEUS = Engine(
     "prometheus",
     ("prometheus",),
-    "prom/prometheus:v3.5.0",
+    "prom/prometheus:v3.14.0",
     "no Prometheus; install it (Debian: apt-get install --no-install-recommends prometheus; "
     "macOS: brew install prometheus) or start Docker",
 )
 GRAFANA = Engine(
     "grafana",
     ("grafana", "grafana-server"),
-    "grafana/grafana:12.1.1",
+    "grafana/grafana:12.4.2",
     "no Grafana, so no dashboards; install it (grafana.com/grafana/download; "
     "macOS: brew install grafana) or start Docker",
 )
 JAEGER = Engine(
     "jaeger",
     ("jaeger",),
-    "jaegertracing/jaeger:2.9.0",
+    "jaegertracing/jaeger:2.20.0",
     "no Jaeger; install it (jaegertracing.io/download) or start Docker; "
     "`make up TRACES=1` shows traces without it",
 )

@@ -81,6 +81,14 @@ def test_a_container_sees_its_folders_and_this_network() -> None:
     assert words.endswith(f"{PROMETHEUS.image} --flag")
 
 
+def test_containers_are_those_of_the_cluster() -> None:
+    """The images of charts/observability, to the version."""
+    values = yaml.safe_load((ROOT / "charts" / "observability" / "values.yaml").read_text())
+    for engine in (PROMETHEUS, GRAFANA, JAEGER):
+        image = values[engine.name]["image"]
+        assert engine.image == f"{image['repository']}:{image['tag']}"
+
+
 def test_docker_without_a_daemon_is_no_docker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

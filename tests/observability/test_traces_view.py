@@ -80,7 +80,8 @@ def test_an_export_is_read() -> None:
 
 @pytest.mark.parametrize(
     ("body", "encoding"),
-    [(b"\xff\xff", ""), (b"no gzip", "gzip"), (gzip.compress(b"x" * 99)[:30], "gzip"), (b"", "br")],
+    [(b"\xff\xff", ""), (b"no gzip", "gzip"), (gzip.compress(b"x" * 99)[:20], "gzip"), (b"", "br")],
+    ids=["no protobuf", "no gzip", "cut short", "unknown encoding"],
 )
 def test_what_is_no_export_is_refused(body: bytes, encoding: str) -> None:
     with pytest.raises(BadExportError):
