@@ -17,7 +17,7 @@ import yaml
 from scripts import topology
 from scripts.topology import ROOT
 from tests.charts.kube import Manifest, of_kind, pods, render, values_of
-from tests.charts.test_observability_chart import FULL, RECEIVERS, STACK, container, rendered
+from tests.charts.test_observability_chart import FULL, RECEIVERS, container, rendered
 
 TREE = topology.load()
 DEV = "k8s/environments/dev/"
@@ -276,131 +276,23 @@ def test_receivers_read_their_secrets_from_files_that_are_mounted():
 
 @needs_amtool
 @pytest.mark.parametrize("values", [{}, {"alertmanager": RECEIVERS}], ids=["nobody", "everybody"])
-def test_amtool_takes_the_configuration(values: dict[str, Any], tmp_path: Path):
-    """Alertmanager's own parser."""
+def test_amtool_takes_the_configuration_and_routes_by_it(values: dict[str, Any], tmp_path: Path):
+    """Alertmanager's own parser and router."""
+
+    def amtool(*arguments: str | Path) -> str:
+        done = subprocess.run(["amtool", *arguments], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    text = yaml.safe_dump(config("alertmanager", "alertmanager.yml", **values))
+    version = re.search(r"version (\d+)\.(\d+)", amtool("--version"))
+    assert version
+    if (int(version[1]), int(version[2])) < (0, 26):  # it knows no webhook by file
+        text = re.sub(r"url_file: (/\S+-webhook)", r"url: http://a\1", text)
     file = tmp_path / "alertmanager.yml"
-    file.write_text(yaml.safe_dump(config("alertmanager", "alertmanager.yml", **values)))
-    done = subprocess.run(
-        ["amtool", "check-config", file], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-def test_jaeger_counts_every_span_before_it_chooses():
-    """Span metrics come from the pipeline in front of the sampling; errors and slow ones stay."""
-    found = config("jaeger", "config.yaml")
-    pipelines = found["service"]["pipelines"]
-    received, stored = pipelines["traces/received"], pipelines["traces/stored"]
-    assert set(received["exporters"]) == {"forward", "spanmetrics"}
-    assert "tail_sampling" not in received["processors"]
-    assert stored["receivers"] == ["forward"]
-    assert stored["processors"] == ["tail_sampling", "batch"]
-    policies = {p["type"]: p for p in found["processors"]["tail_sampling"]["policies"]}
-    assert policies["status_code"]["status_code"] == {"status_codes": ["ERROR"]}
-    assert policies["latency"]["latency"] == {"threshold_ms": 500}
-    assert policies["probabilistic"]["probabilistic"] == {"sampling_percentage": 20}
-    everything = config("jaeger", "config.yaml", jaeger={"tailSampling": {"enabled": False}})
-    assert everything["service"]["pipelines"]["traces/stored"]["processors"] == ["batch"]
-    assert "tail_sampling" not in everything["processors"]
-
-
-@pytest.mark.parametrize(
-    "values",
-    [{}, FULL, STACK, {"jaeger": {"spanMetrics": {"enabled": False}}}],
-    ids=["defaults", "full", "stack", "no span metrics"],
-)
-def test_what_jaegers_pipelines_name_is_configured_and_nothing_else_is(values: dict[str, Any]):
-    """A collector refuses an unknown name at its start, and ignores an unused one."""
-    found = config("jaeger", "config.yaml", **values)
-    named: dict[str, set[str]] = {"receivers": set(), "processors": set(), "exporters": set()}
-    for pipeline in found["service"]["pipelines"].values():
-        for part in named:
-            named[part] |= set(pipeline.get(part, ()))
-    connectors = set(found["connectors"])
-    assert connectors == named["receivers"] & named["exporters"]
-    for part, names in named.items():
-        assert names - connectors == set(found[part])
-    assert set(found["service"]["extensions"]) == set(found["extensions"])
-    storage, query = found["extensions"]["jaeger_storage"], found["extensions"]["jaeger_query"]
-    assert query["storage"]["traces"] in storage["backends"]
-    assert found["exporters"]["jaeger_storage_exporter"]["trace_storage"] in storage["backends"]
-    assert query["storage"].get("metrics") in {None, *storage.get("metric_backends", ())}
-
-
-def test_jaegers_ports_are_those_of_its_config():
-    """Services send to 4318, which the pod has open; Prometheus finds both kinds of metrics."""
-    manifests = rendered()
-    ports = {p["name"]: p["containerPort"] for p in container(manifests, "jaeger")["ports"]}
-    text = json.dumps(config("jaeger", "config.yaml"))
-    for name in ("otlp-grpc", "otlp-http", "query", "health", "span-metrics"):
-        assert f"0.0.0.0:{ports[name]}" in text
-    readers = config("jaeger", "config.yaml")["service"]["telemetry"]["metrics"]["readers"]
-    assert readers[0]["pull"]["exporter"]["prometheus"]["port"] == ports["metrics"]
-    service = {
-        p["name"]: p["port"] for p in of_kind(manifests, "Service", "jaeger")["spec"]["ports"]
-    }
-    assert service == {"otlp-grpc": 4317, "otlp-http": 4318, "query": 16686}
-
-
-def sources(**values: Any) -> dict[str, dict[str, Any]]:
-    """Return Grafana's data sources by uid."""
-    found = config("grafana", "datasources.yaml", **values)["datasources"]
-    return {source["uid"]: source for source in found}
-
-
-def test_the_data_sources_are_those_of_the_dashboards():
-    """Every uid that a committed dashboard names is provisioned."""
-    used = {
-        uid
-        for file in (ROOT / "observability" / "dashboards").glob("*.json")
-        for uid in re.findall(r'"uid": "(prometheus|jaeger|loki|alertmanager)"', file.read_text())
-    }
-    assert used
-    assert used <= set(sources())
-
-
-def test_grafana_leads_from_an_exemplar_to_its_trace_and_from_a_span_to_metrics_and_logs():
-    """The label is the one that the chassis puts into exemplars."""
-    found = sources(**FULL)
-    (destination,) = found["prometheus"]["jsonData"]["exemplarTraceIdDestinations"]
-    assert destination["datasourceUid"] == "jaeger"
-    chassis = (ROOT / "services" / "chassis" / "chassis" / "metrics.py").read_text()
-    assert f'Exemplar({{"{destination["name"]}":' in chassis
-    jaeger = found["jaeger"]["jsonData"]
-    assert jaeger["tracesToMetrics"]["datasourceUid"] == "prometheus"
-    assert jaeger["tracesToMetrics"]["tags"] == [{"key": "service.name", "value": "job"}]
-    assert jaeger["tracesToLogsV2"]["datasourceUid"] == "loki"
-    assert "loki" in found
-    assert "tracesToLogsV2" not in sources()["jaeger"]["jsonData"]
-    assert "loki" not in sources()
-
-
-def test_grafana_does_not_take_our_variables_for_its_own():
-    """It replaces $NAME in provisioned files by its environment; a doubled $ stays one."""
-    text = of_kind(rendered(**FULL), "ConfigMap", "grafana")["data"]["datasources.yaml"]
-    assert "$$__tags" in text
-    assert not re.search(r"(?<!\$)\$(?!\$)", text)
-
-
-def test_each_part_talks_to_those_it_needs():
-    """Services bring spans from any namespace; few may ask Prometheus."""
-    manifests = rendered()
-    assert {m["metadata"]["name"] for m in manifests if m["kind"] == "NetworkPolicy"} == {
-        "prometheus", "alertmanager", "grafana", "jaeger",
-    }  # fmt: skip
-    spans = of_kind(manifests, "NetworkPolicy", "jaeger")["spec"]["ingress"][0]
-    assert spans["from"] == [
-        {
-            "namespaceSelector": {},
-            "podSelector": {"matchLabels": {"app.kubernetes.io/part-of": "slipway"}},
-        }
-    ]
-    assert {port["port"] for port in spans["ports"]} == {"otlp-grpc", "otlp-http"}
-    (asked,) = of_kind(manifests, "NetworkPolicy", "prometheus")["spec"]["ingress"]
-    names = {
-        peer["podSelector"]["matchLabels"].get("app.kubernetes.io/name") for peer in asked["from"]
-    }
-    assert names == {"prometheus", "grafana", "jaeger", "observability-test", None}
-    alertmanager = of_kind(manifests, "NetworkPolicy", "alertmanager")["spec"]
-    assert len(alertmanager["egress"]) == 1  # names only: there is nobody to tell
-    assert len(of_kind(rendered(**FULL), "NetworkPolicy", "alertmanager")["spec"]["egress"]) == 2
+    file.write_text(text)
+    assert "SUCCESS" in amtool("check-config", file)
+    routes = values.get("alertmanager", {}).get("routes", {})
+    for severity in ("page", "ticket", "other"):
+        told = amtool("config", "routes", "test", f"--config.file={file}", f"severity={severity}")
+        assert told.splitlines()[0].strip() == routes.get(severity, "null")
