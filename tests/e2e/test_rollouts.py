@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 
 from tests.e2e.harness import LoadPod, Platform, show, wait_for
 
@@ -29,19 +31,20 @@ def upgrade(platform: Platform, name: str) -> None:
 def scale(platform: Platform, name: str) -> None:
     """One more, and back: what the autoscaler does, without waiting for it."""
     low = platform.replicas(name)[0]
+    spec = json.loads(platform.kubectl("get", "hpa", name, "-o", "json"))["spec"]
     for number in (low + 1, low):
-        platform.kubectl(
-            "patch", "hpa", name, "--type=merge",
-            "-p", f'{{"spec": {{"minReplicas": {number}, "maxReplicas": {number}}}}}',
-        )  # fmt: skip
-        wait_for(
-            lambda number=number: (
-                platform.replicas(name) == (number, number)  # type: ignore[misc]
-                and len(platform.pods(name)) == number
-            ),
-            f"{name} has {number} pods",
-            120,
-        )
+        limits(platform, name, number, number)
+        wait_for(partial(has_pods, platform, name, number), f"{name} has {number} pods", 120)
+    limits(platform, name, spec["minReplicas"], spec["maxReplicas"])
+
+
+def limits(platform: Platform, name: str, low: int, high: int) -> None:
+    patch = json.dumps({"spec": {"minReplicas": low, "maxReplicas": high}})
+    platform.kubectl("patch", "hpa", name, "--type=merge", "-p", patch)
+
+
+def has_pods(platform: Platform, name: str, number: int) -> bool:
+    return platform.replicas(name) == (number, number) and len(platform.pods(name)) == number
 
 
 def delete_a_pod(platform: Platform, name: str) -> None:
