@@ -21,7 +21,7 @@ endif
 ENV ?= dev
 NAMESPACE ?= slipway
 KUBE = --namespace '$(NAMESPACE)' --context '$(CONTEXT)'
-DEPLOY = $(KUBE) --env '$(ENV)' --tag '$(TAG)' --registry '$(REGISTRY)' --digests '$(DIGESTS)'
+DEPLOY = $(KUBE) --env '$(ENV)' --tag '$(TAG)' --registry '$(REGISTRY)' --digests '$(DIGESTS)' $(if $(OBSERVE),--observe)
 
 .PHONY: help install up start down status clean logs observe traces demo admin migrate openapi \
 	doctor cluster deploy undeploy rollout rollback cluster-status smoke e2e \
@@ -78,7 +78,7 @@ doctor: $(STAMP) ## Say whether this machine and the current cluster can run the
 cluster: $(STAMP) ## Make a local cluster with kind, with an ingress controller and metrics
 	@$(PY) -m scripts.kube.kind
 
-deploy: $(STAMP) ## Deploy to the current cluster (ENV=dev|staging|production TAG=1.4.0 SERVICE=orders)
+deploy: $(STAMP) ## Deploy to the current cluster (ENV=staging TAG=1.4.0 SERVICE=orders; OBSERVE=1: with Prometheus, Grafana, Jaeger)
 	@$(PY) -m scripts.kube.deploy deploy $(DEPLOY) --service '$(SERVICE)'
 
 undeploy: $(STAMP) ## Remove the platform from the cluster (DATA=1: volumes and secrets too)

@@ -181,15 +181,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> None:
     topology = load()
     service = getattr(options, "service", "")
-    if service and service not in {release.name for release in releases(topology, "dev")}:
+    if service and service not in {
+        release.name for release in releases(topology, "dev", observed=True)
+    }:
         raise ToolError(
             f"SERVICE={service}: unknown; use one of "
-            f"{', '.join(release.name for release in releases(topology, 'dev'))}"
+            f"{', '.join(release.name for release in releases(topology, 'dev', observed=True))}"
         )
     if options.command in {"rollout", "rollback"} and not service:
         raise ToolError("which one? name it: SERVICE=orders")
     images = Images(options.tag, options.registry, _digests(options.digests))
-    wanted = releases(topology, options.env, images)
+    wanted = releases(topology, options.env, images, observed=options.observe)
     cluster = connect(options.context or None)
     guard(cluster, options.namespace, options.env, options.context)
     reachable(cluster)
@@ -235,6 +237,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--tag", default="", help="the images' tag")
         command.add_argument("--registry", default="", help="what stands before the images' names")
         command.add_argument("--digests", default="", help="JSON file: service to image digest")
+        command.add_argument("--observe", action="store_true", help="the observability release too")
         if name != "undeploy":
             command.add_argument("--service", default="")
         if name == "rollback":

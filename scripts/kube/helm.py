@@ -56,8 +56,9 @@ class Helm:
         files = [word for path in values for word in ("--values", str(path))]
         single = [word for pair in sets for word in ("--set-string", pair)]
         command = self._command(
-            "upgrade", "--install", name, str(chart), *files, *single, "--timeout", TIMEOUT
-        )
+            "upgrade", "--install", name, str(chart), *files, *single, *self._ours(),
+            "--timeout", TIMEOUT,
+        )  # fmt: skip
         with subprocess.Popen(
             command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         ) as process:
@@ -75,7 +76,8 @@ class Helm:
 
     def rollback(self, name: str, revision: int = 0) -> None:
         """Go back to `revision`, 0 for the one before."""
-        self._run("rollback", name, *([str(revision)] if revision else []), "--timeout", TIMEOUT)
+        number = [str(revision)] if revision else []
+        self._run("rollback", name, *number, *self._ours(), "--timeout", TIMEOUT)
 
     def uninstall(self, name: str) -> None:
         """Remove a release and wait until its objects are gone."""
@@ -135,6 +137,11 @@ class Helm:
             or "[]"
         )
         return found[0] if found else None
+
+    def _ours(self) -> list[str]:
+        """What the chart says wins over a field that somebody set by `kubectl`."""
+        # Helm 4 applies server-side and would stop at the conflict; Helm 3 overwrites anyway.
+        return ["--force-conflicts"] if self.version[0] >= 4 else []  # noqa: PLR2004
 
     def _command(self, *words: str) -> list[str]:
         _ = self.version

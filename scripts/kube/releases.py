@@ -67,12 +67,12 @@ def environments(root: Path = ROOT) -> list[str]:
 
 
 def releases(
-    topology: Topology, environment: str, images: Images | None = None, *, observed: bool = True
+    topology: Topology, environment: str, images: Images | None = None, *, observed: bool = False
 ) -> list[Release]:
     """Return the releases of `environment` in the order of their installation.
 
-    An environment with a file `observability.yaml` gets that release, and services and a gateway
-    that send their spans to its Jaeger; none of it when not `observed`.
+    When `observed`, an environment with a file `observability.yaml` gets that release too, and
+    services and a gateway that send their spans to its Jaeger.
 
     Raises:
         ToolError: there is no such environment.

@@ -81,7 +81,7 @@ def test_services_and_gateway_send_to_the_port_that_jaeger_opens():
     """The releases of development, with the values that they are installed with."""
     service = of_kind(rendered(), "Service", "jaeger")
     open_ports = {port["port"] for port in service["spec"]["ports"]}
-    plan = {release.name: release for release in releases(TREE, "dev")}
+    plan = {release.name: release for release in releases(TREE, "dev", observed=True)}
     for name, chart in (("orders", "service"), ("gateway", "gateway")):
         values = values_of(*(str(path.relative_to(ROOT)) for path in plan[name].values))
         url = urlsplit(values["tracing"]["endpoint"])

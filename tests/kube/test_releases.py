@@ -19,7 +19,7 @@ TOPOLOGY = load()
 
 
 def test_a_service_comes_after_what_it_depends_on() -> None:
-    names = [release.name for release in releases(TOPOLOGY, "dev")]
+    names = [release.name for release in releases(TOPOLOGY, "dev", observed=True)]
     assert names[:2] == ["datastores", "observability"]
     assert names[-1] == "gateway"
     for service in TOPOLOGY:
@@ -28,10 +28,14 @@ def test_a_service_comes_after_what_it_depends_on() -> None:
     assert set(names) == {"datastores", "observability", "gateway", *TOPOLOGY.services}
 
 
+def test_observability_is_installed_only_when_it_is_asked_for() -> None:
+    assert "observability" not in [release.name for release in releases(TOPOLOGY, "dev")]
+
+
 def test_staging_and_production_bring_their_own_datastores() -> None:
     assert set(environments()) == {"dev", "staging", "production"}
     for environment in ("staging", "production"):
-        names = [release.name for release in releases(TOPOLOGY, environment)]
+        names = [release.name for release in releases(TOPOLOGY, environment, observed=True)]
         assert "datastores" not in names
         assert "observability" not in names
 
@@ -72,7 +76,11 @@ def test_every_values_file_is_there_and_the_more_special_one_comes_later(environ
 def test_no_environment_file_is_left_out() -> None:
     """A file that no release reads is a typo in its name."""
     for environment in environments():
-        used = {path for release in releases(TOPOLOGY, environment) for path in release.values}
+        used = {
+            path
+            for release in releases(TOPOLOGY, environment, observed=True)
+            for path in release.values
+        }
         folder = ROOT / "k8s" / "environments" / environment
         assert set(folder.iterdir()) <= used
 
