@@ -230,15 +230,17 @@ max by (namespace, pod, container) (
 
 def _edge() -> Iterable[Symptom]:
     """Over Envoy's statistics."""
+    # Names that begin with _ are not services: a collector that is away pages nobody.
+    of = '{job="gateway",envoy_cluster_name!~"_.*"}'
     faults = "\n  + ".join(
-        f'increase(envoy_cluster_upstream_{what}{{job="gateway"}}[5m])'
+        f"increase(envoy_cluster_upstream_{what}{of}[5m])"
         for what in ("cx_connect_fail", "cx_none_healthy", "rq_pending_overflow", "rq_timeout",
                      "rq_rx_reset")
     )  # fmt: skip
     failures = f"sum by (namespace, envoy_cluster_name) (\n  {faults}\n)"
     requests = (
         "sum by (namespace, envoy_cluster_name) "
-        '(increase(envoy_cluster_upstream_rq_total{job="gateway"}[5m]))'
+        f"(increase(envoy_cluster_upstream_rq_total{of}[5m]))"
     )
     yield Symptom(
         "GatewayUpstreamFailures",

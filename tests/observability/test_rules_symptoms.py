@@ -201,7 +201,7 @@ CASES = {
         # Nothing gets through: no request is ever sent.
         upstream(0, cx_connect_fail=20),
         [upstream(1000, cx_connect_fail=20), upstream(1, rq_timeout=1), upstream(0),
-         upstream(1000)],
+         upstream(1000), upstream(0, "_otlp", cx_connect_fail=20)],
         "catalogue", "gateway: items is not reached (100% of the requests)", "10m", before="2m",
         service="items", labels={"envoy_cluster_name": "items"},
     ),
