@@ -72,7 +72,7 @@ def test_ctrl_c_during_the_start_leaves_nothing(toy: Platform) -> None:
         eventually(lambda: toy.process("back")["state"] == "ready")
         pids = toy.pids()
         os.killpg(up.pid, signal.SIGINT)
-        output, _ = up.communicate(timeout=20)
+        output, _ = up.communicate(timeout=60)
         assert "Traceback" not in output
         assert not any(map(alive, pids))
         assert toy.run("down").stdout == "Nothing runs.\n"

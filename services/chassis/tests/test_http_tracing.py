@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from chassis.http import PeerFault
 from chassis.http.peers import Peers
 from chassis.settings import ServiceSettings
-from chassis.telemetry import UnsampledSpan
+from chassis.telemetry import PassedSpan
 from chassis.testing import FakeClock
 
 
@@ -92,7 +92,7 @@ async def test_an_unsampled_request_makes_no_span_but_passes_its_context(
     peers, exporter, faulty_peer
 ):
     """Flags 00 go on to the peer, so that it does not sample either."""
-    with trace.use_span(UnsampledSpan(0xABC)):
+    with trace.use_span(PassedSpan(0xABC)):
         await peers.get("items", faulty_peer.url).get("/", auth=False)
     assert exporter.get_finished_spans() == ()
     sent = faulty_peer.requests[0].headers["traceparent"]
@@ -105,7 +105,7 @@ async def test_without_a_provider_the_context_still_goes_along(make_settings, fa
     peers = Peers(
         make_settings(ServiceSettings), clock=FakeClock(auto=True), registry=CollectorRegistry()
     )
-    with trace.use_span(UnsampledSpan(0xDEF, 0x1, 1)):
+    with trace.use_span(PassedSpan(0xDEF, 0x1, 1)):
         await peers.get("items", faulty_peer.url).get("/", auth=False)
     await peers.close()
     sent = faulty_peer.requests[0].headers["traceparent"]
