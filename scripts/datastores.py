@@ -10,15 +10,14 @@ generated file is current. The chart makes the values of the secrets; none stand
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from scripts.topology import Service, Topology, TopologyError, load
+from scripts.generated import main as write_or_check
+from scripts.topology import Service, Topology, TopologyError
 
 CHART = Path("charts", "datastores")
 GENERATED = Path("k8s", "datastores-services.yaml")
@@ -71,27 +70,7 @@ def _kind(name: str) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the tool. Exit code 1 when the generated file is stale, 2 for bad input."""
-    parser = argparse.ArgumentParser(prog="datastores", description="The datastores' values.")
-    choice = parser.add_mutually_exclusive_group()
-    choice.add_argument("--write", action="store_true", help=f"write {GENERATED}")
-    choice.add_argument("--check", action="store_true", help=f"is {GENERATED} current?")
-    options = parser.parse_args(arguments)
-    try:
-        topology = load()
-        text, file = generated(topology), topology.root / GENERATED
-        if options.write:
-            file.write_text(text, encoding="utf-8")
-            print(f"wrote {GENERATED}")
-        elif options.check:
-            if not file.is_file() or file.read_text(encoding="utf-8") != text:
-                print(f"datastores: {GENERATED} is stale; run --write", file=sys.stderr)
-                return 1
-        else:
-            print(text, end="")
-    except (TopologyError, OSError) as error:
-        print(f"datastores: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    return 0
+    return write_or_check("datastores", GENERATED, generated, arguments)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,6 @@ cluster; `--check` says whether the generated file is current.
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,8 @@ from typing import Any
 import helm_python
 import yaml
 
-from scripts.topology import ROOT, Route, Service, Topology, TopologyError, load
+from scripts.generated import main as write_or_check
+from scripts.topology import ROOT, Route, Service, Topology
 
 CHART = Path("charts", "gateway")
 GENERATED = Path("k8s", "gateway-services.yaml")
@@ -177,27 +176,13 @@ def _one_line(text: str) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the tool. Exit code 1 when the generated file is stale, 2 for bad input."""
-    parser = argparse.ArgumentParser(prog="gateway", description="The gateway's configuration.")
-    choice = parser.add_mutually_exclusive_group()
-    choice.add_argument("--write", action="store_true", help=f"write {GENERATED}")
-    choice.add_argument("--check", action="store_true", help=f"is {GENERATED} current?")
-    options = parser.parse_args(arguments)
-    try:
-        topology = load()
-        text, file = generated(topology), topology.root / GENERATED
-        if options.write:
-            file.write_text(text, encoding="utf-8")
-            print(f"wrote {GENERATED}")
-        elif options.check:
-            if not file.is_file() or file.read_text(encoding="utf-8") != text:
-                print(f"gateway: {GENERATED} is stale; run --write", file=sys.stderr)
-                return 1
-        else:
-            print(envoy_yaml(manifests({"services": services_values(topology)})), end="")
-    except (TopologyError, GatewayError, OSError) as error:
-        print(f"gateway: {_one_line(str(error))}", file=sys.stderr)
-        return 2
-    return 0
+    return write_or_check(
+        "gateway", GENERATED, generated, arguments, show=_of_the_cluster, refusal=GatewayError
+    )
+
+
+def _of_the_cluster(topology: Topology) -> str:
+    return envoy_yaml(manifests({"services": services_values(topology)}, topology.root))
 
 
 if __name__ == "__main__":

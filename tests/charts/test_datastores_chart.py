@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from auth.sealing import parse_keys
-from scripts import datastores, topology
+from scripts import datastores, generated, topology
 from scripts.datastores import CHART, GENERATED
 from scripts.topology import ROOT
 from tests.charts.kube import (
@@ -269,7 +269,7 @@ def test_the_tool_writes_checks_and_prints(
 ):
     """0 when current, 1 when stale, 2 for a tree that is wrong."""
     (tmp_path / "k8s").mkdir()
-    monkeypatch.setattr(datastores, "load", lambda: topology.Topology(tmp_path, TREE.services))
+    monkeypatch.setattr(generated, "load", lambda: topology.Topology(tmp_path, TREE.services))
     assert datastores.main(["--check"]) == 1
     assert "run --write" in capsys.readouterr().err
     assert datastores.main(["--write"]) == 0
@@ -292,6 +292,6 @@ def test_a_client_without_a_secret_is_a_mistake_of_the_tree(
         slo=TREE["orders"].slo,
         client_scopes=("a:b",),
     )
-    monkeypatch.setattr(datastores, "load", lambda: topology.Topology(ROOT, {"orders": orders}))
+    monkeypatch.setattr(generated, "load", lambda: topology.Topology(ROOT, {"orders": orders}))
     assert datastores.main(["--check"]) == 2
     assert "secrets.ORDERS_CLIENT_SECRET: is missing" in capsys.readouterr().err

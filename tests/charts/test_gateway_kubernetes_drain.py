@@ -127,7 +127,8 @@ def test_an_idle_connection_is_not_waited_for_longer_than_drain_seconds(gateway:
         began = time.monotonic()
         with drain(gateway, notice=1, seconds=3, route=30) as script:
             assert script.wait(20) == 0
-        assert 2.5 <= time.monotonic() - began < 10
+        # bash counts whole seconds of the clock: its third begins two to three seconds after it.
+        assert 2 <= time.monotonic() - began < 10
 
 
 def _refused(gateway: Gateway) -> bool:

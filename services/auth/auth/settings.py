@@ -12,11 +12,24 @@ from chassis.settings import DatabaseSettings, settings_config
 
 Scope = Annotated[str, Field(pattern=r"^[\x21\x23-\x5b\x5d-\x7e]+$", max_length=64)]
 
-USER_SCOPES = ("profile", "orders:read", "orders:write", "notifications:read")
+USER_SCOPES = (
+    "profile",
+    "orders:read",
+    "orders:write",
+    "notifications:read",
+    "tasks:read",
+    "tasks:write",
+    "trainers:read",
+    "trainers:book",
+    "stream:read",
+    "predict",
+)
 ADMIN_SCOPES = (
     "items:write",
     "inventory:write",
     "notifications:send",
+    "trainers:write",
+    "sensors:write",
     "keys:admin",
 )
 SERVICE_SCOPES = (
