@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx2
 
 from scripts.local import logfile
+from scripts.local.forks import Fork, ForkError, Forks
 from scripts.local.procs import Identity, end_with_parent, group_alive, kill_group
 
 BAD_CONFIGURATION = 2  # the exit code with which every tool and service refuses its settings
@@ -45,7 +46,8 @@ class Spec:
     """What to run and how to tell that it is ready.
 
     `ready_urls` must all answer 200. `drain` is awaited before SIGTERM, bounded by `stop_seconds`,
-    which also bounds the time from SIGTERM to SIGKILL.
+    which also bounds the time from SIGTERM to SIGKILL. `forkable` says that `argv` is
+    `python -m MODULE ...` with the interpreter and directory of the runner.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Spec:
     url: str = ""
     docs: str = ""
     metrics: str = ""  # where Prometheus may scrape it
+    forkable: bool = False
 
 
 @dataclass
@@ -89,6 +92,7 @@ class ManagedProcess:
         spec: Spec,
         log: Path,
         client: httpx2.AsyncClient,
+        forks: Forks,
         *,
         on_change: Callable[[ManagedProcess], None],
         on_spawn: Callable[[str, Identity], None],
@@ -103,6 +107,7 @@ class ManagedProcess:
         self.ever_ready = False
         self._failed_starts = 0
         self._client = client
+        self._forks = forks
         self._hold = hold
         self._restart_cap = restart_cap
         self._on_change = on_change
@@ -160,18 +165,10 @@ class ManagedProcess:
                 self.hopeless.set()
         return was_ready and uptime >= _STABLE_SECONDS
 
-    async def _spawn(self) -> asyncio.subprocess.Process:
+    async def _spawn(self) -> asyncio.subprocess.Process | Fork:
         output = logfile.open_log(self.log)
         try:
-            process = await asyncio.create_subprocess_exec(
-                *self.spec.argv,
-                env=self.spec.env,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,  # a terminal's Ctrl-C is for the runner alone
-                preexec_fn=end_with_parent(),
-            )
+            process = await self._forked(output) or await self._executed(output)
         finally:
             os.close(output)
         identity = Identity.of(process.pid)
@@ -183,6 +180,25 @@ class ManagedProcess:
         self.status.ready_after = None
         self._set(State.STARTING)
         return process
+
+    async def _forked(self, output: int) -> Fork | None:
+        if not (self.spec.forkable and self._forks.usable):
+            return None
+        try:
+            return await self._forks.spawn(self.spec.argv, self.spec.env, output)
+        except ForkError:
+            return None  # the plain way takes longer, that is all
+
+    async def _executed(self, output: int) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            *self.spec.argv,
+            env=self.spec.env,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,  # a terminal's Ctrl-C is for the runner alone
+            preexec_fn=end_with_parent(),
+        )
 
     async def _watch_ready(self) -> None:
         """Follow the probes until the process ends or is asked to."""
@@ -222,7 +238,7 @@ class ManagedProcess:
         """Ask for the end; `run` returns when it is reached."""
         self._stop.set()
 
-    async def _end_on_stop(self, process: asyncio.subprocess.Process) -> None:
+    async def _end_on_stop(self, process: asyncio.subprocess.Process | Fork) -> None:
         await self._stop.wait()
         self._set(State.STOPPING)
         if self.spec.drain is not None:

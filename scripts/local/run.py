@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import httpx2
 
+from scripts.local.forks import Forks
 from scripts.local.lock import end_leftovers, running
 from scripts.local.options import Options
 from scripts.local.ports import require_free
@@ -65,8 +66,8 @@ class _Run:
             loop.add_signal_handler(number, self._on_signal)
         # Probes keep no connection: a stopping server need not wait for us.
         limits = httpx2.Limits(max_keepalive_connections=0)
-        async with httpx2.AsyncClient(limits=limits, trust_env=False) as client:
-            work = asyncio.create_task(self._bring_up(client))
+        async with httpx2.AsyncClient(limits=limits, trust_env=False) as client, Forks() as forks:
+            work = asyncio.create_task(self._bring_up(client, forks))
             stopped = asyncio.create_task(self._stop.wait())
             try:
                 while not stopped.done():
@@ -88,15 +89,18 @@ class _Run:
             self._supervisor.kill()  # asked twice: no more patience
         self._stop.set()
 
-    async def _bring_up(self, client: httpx2.AsyncClient) -> None:
+    async def _bring_up(self, client: httpx2.AsyncClient, forks: Forks) -> None:
         began = time.monotonic()
+        if self._stack.forks:
+            await forks.warm()  # meanwhile the databases are made ready
         specs = await self._stack.prepare()
         self._supervisor = Supervisor(
             self._options.home,
             specs,
             client,
-            self._reporter.changed,
-            self._options.restart_cap_seconds,
+            forks,
+            on_change=self._reporter.changed,
+            restart_cap=self._options.restart_cap_seconds,
         )
         self._supervisor.set_phase("starting")
         self._reporter.watch(list(self._supervisor.processes.values()))

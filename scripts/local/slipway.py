@@ -39,6 +39,8 @@ _SEND_DELAY = "500"  # milliseconds until spans are sent, when somebody waits fo
 class Slipway(Stack):
     """The services, each a process of its own, and Envoy with the chart's configuration."""
 
+    forks = True
+
     def __init__(self, options: Options) -> None:
         super().__init__(options)
         try:
@@ -217,6 +219,7 @@ class Slipway(Stack):
             url=shown,
             docs=f"{shown}/docs",
             metrics=f"{local}/metrics",
+            forkable=True,
         )
 
     def _traces_spec(self) -> Spec:
@@ -228,6 +231,7 @@ class Slipway(Stack):
             env={**os.environ, "PYTHONPATH": str(topology.ROOT)},
             ready_urls=(f"{local}/readyz",),
             url=f"http://localhost:{self._traces_port}",
+            forkable=True,
         )
 
     def _gateway_spec(self, envoy: str, config: Path) -> Spec:

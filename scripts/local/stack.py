@@ -15,7 +15,12 @@ if TYPE_CHECKING:
 
 
 class Stack(ABC):
-    """A platform to run. The runner knows no more of it than this."""
+    """A platform to run. The runner knows no more of it than this.
+
+    `forks` says that some of its processes are `forkable`.
+    """
+
+    forks = False
 
     def __init__(self, options: Options) -> None:
         self.options = options

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import httpx2
 
 from scripts.local import logfile
+from scripts.local.forks import Forks
 from scripts.local.home import Home, RunnerError, write_json
 from scripts.local.lock import record_children
 from scripts.local.process import ManagedProcess, Spec
@@ -28,6 +29,8 @@ class Supervisor:
         home: Home,
         specs: Sequence[Spec],
         client: httpx2.AsyncClient,
+        forks: Forks,
+        *,
         on_change: Callable[[ManagedProcess], None],
         restart_cap: float,
     ) -> None:
@@ -41,6 +44,7 @@ class Supervisor:
                 spec,
                 home.log(spec.name),
                 client,
+                forks,
                 on_change=self._changed,
                 on_spawn=self._spawned,
                 hold=home.hold(spec.name),

@@ -1,6 +1,6 @@
 """A platform of three tiny real servers (toy_server.py), to test the runner without the services.
 
-`toy.py up|down|...` are the runner's own commands.
+`toy.py up|down|...` are the runner's own commands. With TOY_FORK=1 the servers are forked.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ def build(options: Options) -> Stack:
         def __init__(self) -> None:
             super().__init__(options)
             base = options.port_base
+            self.forks = bool(os.environ.get("TOY_FORK"))
             numbers = range(base, base + len(NEEDS)) if base else pick_free(len(NEEDS))
             self._ports = dict(zip(NEEDS, numbers, strict=True))
 
@@ -40,16 +41,21 @@ def build(options: Options) -> Stack:
             return [
                 Spec(
                     name=name,
-                    argv=(sys.executable, "-S", str(SERVER), name, str(port)),
+                    argv=self._argv(name, port),
                     port=port,
                     env=dict(os.environ),
                     ready_urls=(f"http://127.0.0.1:{port}/ready",),
                     depends_on=NEEDS[name],
                     stop_seconds=1.0,
+                    forkable=self.forks,
                     url=f"http://127.0.0.1:{port}",
                 )
                 for name, port in self._ports.items()
             ]
+
+        def _argv(self, name: str, port: int) -> tuple[str, ...]:
+            program = ("-m", "tests.local.toy_server") if self.forks else ("-S", str(SERVER))
+            return (sys.executable, *program, name, str(port))
 
         def closing_words(self) -> Sequence[str]:
             return ("copy me " + "x" * 200,)  # one long line, that no terminal width may break
