@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import yaml
 from kubernetes.client.exceptions import ApiException
 from rich.console import Console
 from urllib3.exceptions import HTTPError
@@ -23,13 +24,20 @@ from scripts.kube import watch
 from scripts.kube.cluster import TIMEOUT, Cluster, connect, looks_like_production, reachable, reason
 from scripts.kube.errors import ToolError
 from scripts.kube.helm import Helm
-from scripts.kube.releases import DATASTORES, Images, Release, environments, releases
+from scripts.kube.releases import (
+    DATASTORES,
+    GUARDED,
+    OBSERVABILITY,
+    Images,
+    Release,
+    environments,
+    releases,
+)
 from scripts.kube.workloads import stuck_hook, unwell
-from scripts.topology import TopologyError, load
+from scripts.topology import ROOT, TopologyError, load
 
 NAMESPACE = "slipway"
-_LEVELS = ("enforce", "audit", "warn")
-_GUARDED = frozenset({"staging", "production"})
+_NAMESPACE_FILE = ROOT / "k8s" / "namespace.yaml"
 
 
 class Deployer:
@@ -131,13 +139,8 @@ class Deployer:
 
     def _namespace(self) -> None:
         """Create the namespace, closed to everything but restricted pods."""
-        levels = {f"pod-security.kubernetes.io/{level}": "restricted" for level in _LEVELS}
-        body: Any = {
-            "metadata": {
-                "name": self.namespace,
-                "labels": {"app.kubernetes.io/part-of": "slipway", **levels},
-            }
-        }
+        body: Any = yaml.safe_load(_NAMESPACE_FILE.read_text(encoding="utf-8"))
+        body["metadata"]["name"] = self.namespace
         try:
             self.cluster.core.create_namespace(body, _request_timeout=TIMEOUT)
         except ApiException as error:
@@ -154,7 +157,7 @@ def guard(cluster: Cluster, namespace: str, environment: str, confirmed: str) ->
     Raises:
         ToolError: it was not.
     """
-    serious = environment in _GUARDED or any(
+    serious = environment in GUARDED or any(
         looks_like_production(name) for name in (cluster.context, namespace)
     )
     if serious and confirmed != cluster.context:
@@ -181,17 +184,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> None:
     topology = load()
     service = getattr(options, "service", "")
-    if service and service not in {
-        release.name for release in releases(topology, "dev", observed=True)
-    }:
+    images = Images(options.tag, options.registry, _digests(options.digests))
+    observed = options.observe or service == OBSERVABILITY
+    wanted = releases(topology, options.env, images, observed=observed)
+    if service and service not in (known := [release.name for release in wanted]):
         raise ToolError(
-            f"SERVICE={service}: unknown; use one of "
-            f"{', '.join(release.name for release in releases(topology, 'dev', observed=True))}"
+            f"SERVICE={service}: unknown for ENV={options.env}; use one of {', '.join(known)}"
         )
     if options.command in {"rollout", "rollback"} and not service:
         raise ToolError("which one? name it: SERVICE=orders")
-    images = Images(options.tag, options.registry, _digests(options.digests))
-    wanted = releases(topology, options.env, images, observed=options.observe)
     cluster = connect(options.context or None)
     guard(cluster, options.namespace, options.env, options.context)
     reachable(cluster)

@@ -17,6 +17,8 @@ ENVIRONMENTS = Path("k8s", "environments")
 GATEWAY = "gateway"
 DATASTORES = "datastores"
 OBSERVABILITY = "observability"
+GUARDED = ("staging", "production")
+"""Environments that bring their own databases and secrets; nothing changes them by accident."""
 # services.yaml and gateway.yaml: where spans go when the platform's own Jaeger runs.
 TRACING = Path("k8s", "tracing")
 

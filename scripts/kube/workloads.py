@@ -39,9 +39,9 @@ class Rollout:
         return not self.failed and self.ready >= self.desired and not self.old
 
 
-def rollouts(cluster: Cluster, namespace: str, release: str | None = None) -> list[Rollout]:
-    """Return the workloads of one release, or of all of the platform."""
-    selector = labels({INSTANCE: release} if release else {PART_OF: "slipway"})
+def rollouts(cluster: Cluster, namespace: str) -> list[Rollout]:
+    """Return the workloads of the platform."""
+    selector = labels({PART_OF: "slipway"})
     deployments = cluster.apps.list_namespaced_deployment(
         namespace, label_selector=selector, _request_timeout=TIMEOUT
     )

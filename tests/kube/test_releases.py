@@ -171,7 +171,12 @@ def kubeconfig(path: Path, server: str = "https://127.0.0.1:1") -> Path:
     ("arguments", "code", "words"),
     [
         (["deploy", "--env", "nowhere"], 2, "ENV=nowhere: unknown"),
-        (["rollout", "--service", "ordres"], 2, "SERVICE=ordres: unknown; use one of"),
+        (
+            ["deploy", "--service", "datastores", "--env", "production"],
+            2,
+            "SERVICE=datastores: unknown for ENV=production; use one of",
+        ),
+        (["rollout", "--service", "ordres"], 2, "SERVICE=ordres: unknown for ENV=dev; use one of"),
         (["deploy", "--tag", "a b"], 2, "TAG=a b"),
         (["deploy", "--digests", "/nowhere.json"], 2, "DIGESTS=/nowhere.json"),
         (["deploy", "--context", "there"], 2, "no context there; kubectl knows: here"),
