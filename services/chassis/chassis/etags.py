@@ -1,7 +1,7 @@
 """Entity tags and conditional requests (RFC 9110, sections 8.8.3 and 13)."""
 
 import re
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Header
 
@@ -15,6 +15,19 @@ IfNoneMatch = Annotated[
     str | None,
     Header(alias="If-None-Match", description="An `ETag` that is known already."),
 ]
+
+ETAG_HEADER: dict[str, Any] = {
+    "ETag": {
+        "description": "Names this state of it; send it as `If-Match` with a change.",
+        "schema": {"type": "string"},
+    }
+}
+"""The `headers=` of an OpenAPI response that has an entity tag."""
+
+NOT_MODIFIED: dict[int | str, dict[str, Any]] = {
+    304: {"description": "The client has this state already", "headers": ETAG_HEADER}
+}
+"""The `responses=` entry of an operation that takes `If-None-Match`."""
 
 # etagc: %x21 / %x23-7E / obs-text
 _TAG = re.compile(r'\s*(?P<weak>W/)?"(?P<opaque>[\x21\x23-\x7e\x80-\xff]*)"\s*')

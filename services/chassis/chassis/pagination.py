@@ -16,10 +16,10 @@ from typing import Annotated, Any, Generic, TypeVar
 
 from fastapi import Depends, Query
 from pydantic import BaseModel, Field
-from sqlalchemy import ColumnElement, Select, and_, literal, or_
+from sqlalchemy import ColumnElement, Select, UnaryExpression, and_, literal, or_
 from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.sql.operators import desc_op
+from sqlalchemy.sql.operators import desc_op, nulls_last_op
 from sqlalchemy.types import TypeDecorator
 
 from chassis.problems import Problem
@@ -164,16 +164,18 @@ def _of_64_bits(number: int) -> int:
     return number
 
 
-def require_fit(values: Sequence[Any], columns: Sequence[ColumnElement[Any]]) -> None:
+def require_fit(values: Sequence[Any], order: Sequence[ColumnElement[Any]]) -> None:
     """Refuse a decoded sort key that cannot be one of these columns.
 
     Raises:
         Problem: 400, for another number of values or one that its column cannot hold.
     """
-    if len(values) != len(columns):
+    if len(values) != len(order):
         raise bad_cursor()
-    for value, column in zip(values, columns, strict=True):
-        kind = column.type
+    for value, key in zip(values, map(_key, order), strict=True):
+        if value is None and key.nulls_last:
+            continue
+        kind = key.column.type
         try:
             while isinstance(kind, TypeDecorator):
                 kind.process_bind_param(value, DefaultDialect())
@@ -184,11 +186,37 @@ def require_fit(values: Sequence[Any], columns: Sequence[ColumnElement[Any]]) ->
             raise bad_cursor()
 
 
-def _column(order: ColumnElement[Any]) -> tuple[ColumnElement[Any], bool]:
-    """Return the column of an ORDER BY element and whether it descends."""
-    descending = getattr(order, "modifier", None) is desc_op
-    inner = getattr(order, "element", order) if getattr(order, "modifier", None) else order
-    return inner, descending
+@dataclass(frozen=True)
+class _Key:
+    """An element of ORDER BY."""
+
+    column: ColumnElement[Any]
+    descending: bool
+    nulls_last: bool
+
+    def equals(self, value: Any) -> ColumnElement[bool]:
+        """Tell which rows have this value."""
+        return self.column.is_(None) if value is None else self.column == self._typed(value)
+
+    def beyond(self, value: Any) -> ColumnElement[bool] | None:
+        """Tell which rows come after this value; None: none do."""
+        if value is None:
+            return None
+        typed = self._typed(value)
+        after = self.column < typed if self.descending else self.column > typed
+        return or_(after, self.column.is_(None)) if self.nulls_last else after
+
+    def _typed(self, value: Any) -> ColumnElement[Any]:
+        return literal(value, type_=self.column.type)
+
+
+def _key(order: ColumnElement[Any]) -> _Key:
+    """Take an ORDER BY element apart."""
+    modifiers = set()
+    while isinstance(order, UnaryExpression) and order.modifier is not None:
+        modifiers.add(order.modifier)
+        order = order.element
+    return _Key(order, desc_op in modifiers, nulls_last_op in modifiers)
 
 
 def keyset(
@@ -196,22 +224,20 @@ def keyset(
 ) -> Select[Any]:
     """Order `query` and let it begin after the row with the sort key `after`.
 
-    `order` are columns that are never null (plain, `.asc()` or `.desc()`); together they must
-    be unique, so the last one is usually the primary key.
+    `order` are columns (plain, `.asc()` or `.desc()`); one that may be null needs `.nulls_last()`
+    as well, because databases differ. Together they must be unique, so the last one is usually
+    the primary key.
     """
     query = query.order_by(*order)
     if after is None:
         return query
-    columns = [_column(item) for item in order]
-    require_fit(after, [column for column, _ in columns])
-    values = [
-        literal(value, type_=column.type) for value, (column, _) in zip(after, columns, strict=True)
-    ]
+    require_fit(after, order)
+    pairs = list(zip(map(_key, order), after, strict=True))
     alternatives = []
-    for index, (column, descending) in enumerate(columns):
-        equal = [columns[before][0] == values[before] for before in range(index)]
-        beyond = column < values[index] if descending else column > values[index]
-        alternatives.append(and_(*equal, beyond))
+    for index, (key, value) in enumerate(pairs):
+        beyond = key.beyond(value)
+        if beyond is not None:
+            alternatives.append(and_(*(each.equals(its) for each, its in pairs[:index]), beyond))
     return query.where(or_(*alternatives))
 
 
@@ -232,7 +258,7 @@ async def paginate(
         Problem: 400, for a cursor of another list.
     """
     after = None if params.cursor is None else decode_cursor(params.cursor, scope=scope)
-    names = [str(_column(item)[0].key) for item in order]
+    names = [str(_key(item).column.key) for item in order]
     result = await session.execute(keyset(query, order, after).limit(params.limit + 1))
     single = len(query.column_descriptions) == 1
     rows = list(result.scalars() if single else result)

@@ -42,6 +42,7 @@ class Thing(Base):
     name: Mapped[str] = mapped_column(String(20))
     price: Mapped[Decimal] = mapped_column(ExactDecimal)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    due_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
 VALUES = [
@@ -160,6 +161,7 @@ def thing(number: int) -> Thing:
         name=f"n{number % 3}",
         price=Decimal(number % 4),
         created_at=START + timedelta(hours=number % 5),
+        due_at=START + timedelta(hours=number % 3) if number % 4 else None,
     )
 
 
@@ -167,6 +169,8 @@ ORDERS = {
     "ascending": (Thing.name.asc(), Thing.id.asc()),
     "descending": (Thing.created_at.desc(), Thing.id.desc()),
     "mixed": (Thing.price.desc(), Thing.name, Thing.id.desc()),
+    "nullable": (Thing.due_at.asc().nulls_last(), Thing.id.asc()),
+    "nullable, descending": (Thing.due_at.desc().nulls_last(), Thing.name, Thing.id.desc()),
 }
 
 
@@ -184,6 +188,27 @@ async def test_pages_together_are_the_list(database, order):
                 break
     assert seen == expected
     assert pages == 4
+
+
+async def test_nulls_come_last_in_both_directions(database):
+    """PostgreSQL and SQLite put them in different places unless they are told."""
+    async with database.reading() as session:
+        for due in (Thing.due_at.asc(), Thing.due_at.desc()):
+            order = (due.nulls_last(), Thing.id)
+            rows, _ = await paginate(session, select(Thing), order, Cursor(None, 25))
+            assert [row.due_at is None for row in rows] == [False] * 19 + [True] * 6
+
+
+async def test_only_a_nullable_column_takes_a_null(database):
+    """A forged null for another column would end the list early."""
+    order = (Thing.due_at.asc().nulls_last(), Thing.id)
+    async with database.reading() as session:
+        cursor = forged([["n", ""], ["i", "8"]])
+        rows, _ = await paginate(session, select(Thing), order, Cursor(cursor, 25))
+        assert [row.id for row in rows] == [12, 16, 20, 24]
+        cursor = forged([["n", ""], ["n", ""]])
+        with pytest.raises(Problem):
+            await paginate(session, select(Thing), order, Cursor(cursor, 25))
 
 
 async def test_an_exact_last_page_has_no_cursor(database):

@@ -5,16 +5,17 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Path, Response
 
 from chassis.database import ReadSessionDep, SessionDep
-from chassis.etags import IfMatch, IfNoneMatch
+from chassis.etags import NOT_MODIFIED, IfMatch, IfNoneMatch
 from chassis.idempotency import IdempotencyDep
+from chassis.merge_patch import MEDIA_TYPE, merge_patch_body
 from chassis.pagination import CursorParams, Page
 from chassis.problems import problems
 from chassis.runtime import RuntimeDep
 from chassis.security import requires
 from items import operations
-from items.openapi import NOT_MODIFIED, creates_item, merge_patch_body, shows_item
+from items.openapi import creates_item, shows_item
 from items.query import ListQueryParams, base_prices
-from items.schemas import MERGE_PATCH, ItemId
+from items.schemas import ItemId
 from items.schemas_v1 import ItemCreateV1, ItemPatchV1, ItemV1, ItemWriteV1
 
 VERSION = operations.Version("/v1/items", view=ItemV1, write=ItemWriteV1)
@@ -109,7 +110,7 @@ async def put_item(
 )
 async def patch_item(
     item_id: ItemPath,
-    body: Annotated[ItemPatchV1, Body(media_type=MERGE_PATCH)],
+    body: Annotated[ItemPatchV1, Body(media_type=MEDIA_TYPE)],
     session: SessionDep,
     runtime: RuntimeDep,
     if_match: IfMatch = None,

@@ -7,18 +7,17 @@ from http import HTTPStatus
 from typing import Any, Protocol, Self
 
 from fastapi import Response
-from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from chassis.etags import etag, not_modified, require_match
 from chassis.idempotency import Idempotency
 from chassis.ids import new_id
+from chassis.merge_patch import patched
 from chassis.pagination import Cursor, decode_cursor, encode_cursor, require_fit
 from chassis.problems import Problem
 from items import search, store
 from items.domain import Content, Item
-from items.patch import merge_patch
 from items.query import ListQuery
 from items.search import Position
 from items.store import ItemExistsError, SkuTakenError, StaleError
@@ -160,12 +159,7 @@ async def patch(
     old = await _found(session, item_id)
     require_match(if_match, old.revision)
     document = version.write.of(old.content).model_dump(mode="json")
-    try:
-        body = version.write.model_validate(merge_patch(document, change))
-    except ValidationError as error:
-        raise RequestValidationError(
-            [_in_body(each) for each in error.errors(include_url=False)]
-        ) from None
+    body = patched(version.write.model_validate, document, change)
     return shown(await _replace(session, old, body.content(old.content), now), version)
 
 
@@ -178,11 +172,6 @@ async def remove(session: AsyncSession, item_id: str, *, if_match: str | None) -
     except StaleError:
         raise _changed() from None
     return Response(status_code=204)
-
-
-def _in_body(error: Mapping[str, Any]) -> dict[str, Any]:
-    """Say that an error of a document is one of the request's body."""
-    return {**error, "loc": ("body", *error["loc"])}
 
 
 async def _found(session: AsyncSession, item_id: str) -> Item:

@@ -9,7 +9,6 @@ from chassis.money import Money
 from items.domain import Status
 
 MAX_TAGS = 20
-MERGE_PATCH = "application/merge-patch+json"
 
 ItemId = Annotated[
     str,
