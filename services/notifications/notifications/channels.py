@@ -1,9 +1,13 @@
 """How a notification reaches its reader. The one channel today is the store that they read from."""
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from chassis.events.cloudevent import CloudEvent
+from chassis.ids import new_id
+from chassis.runtime import Runtime
 from notifications.models import Notification
 
 
@@ -27,3 +31,31 @@ class InApp:
         """Add the notification to the caller's transaction."""
         session.add(notification)
         await session.flush()
+
+
+async def tell(
+    session: AsyncSession,
+    runtime: Runtime,
+    event: CloudEvent,
+    *,
+    recipient: str,
+    title: str,
+    body: str,
+    data: Mapping[str, Any],
+) -> None:
+    """Tell `recipient` of an event; its type is the kind of the notification."""
+    channel: Channel = runtime.extras.get("channel") or InApp()
+    await channel.deliver(
+        session,
+        Notification(
+            id=new_id(),
+            recipient=recipient,
+            kind=event.type,
+            title=title,
+            body=body,
+            data=dict(data),
+            event_id=event.id,
+            created_at=runtime.clock.now(),
+            read_at=None,
+        ),
+    )

@@ -1,20 +1,21 @@
-"""What the service tells when something happens to an order.
+"""What the service tells when something happens to an order or a task.
 
 The chassis' inbox hands every event to its handler once, in the transaction that records it.
 """
 
-from typing import Any
+from datetime import UTC
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import AwareDatetime, BaseModel, ValidationError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from chassis.events.cloudevent import CloudEvent
-from chassis.ids import new_id
 from chassis.money import Money
 from chassis.problems import Problem
 from chassis.runtime import Runtime
-from notifications.channels import Channel, InApp
-from notifications.models import Notification
+from notifications.channels import tell
+
+D = TypeVar("D", bound=BaseModel)
 
 
 class OrderLine(BaseModel):
@@ -68,49 +69,61 @@ class OrderEvent(BaseModel):
         return f" {detail} ({', '.join(about)})." if about else f" {detail}."
 
 
-async def _tell(
-    kind: str, title: str, event: CloudEvent, session: AsyncSession, runtime: Runtime
-) -> None:
+class TaskEvent(BaseModel):
+    """The data of `task.due-soon`; further fields are none of ours."""
+
+    task_id: str
+    owner: str
+    title: str
+    due_at: AwareDatetime
+
+
+def _data(model: type[D], event: CloudEvent, kind: str) -> D:
     try:
-        order = OrderEvent.model_validate(event.data)
+        return model.model_validate(event.data)
     except ValidationError as exc:
         # The sender's outbox keeps it as a dead letter, where an operator finds and replays it.
-        raise Problem(422, detail=f"the data of event {event.id} is not that of an order") from exc
-    body = f"{order.named()} is {kind.removeprefix('order.')}."
+        raise Problem(422, detail=f"the data of event {event.id} is not that of {kind}") from exc
+
+
+async def _tell(title: str, event: CloudEvent, session: AsyncSession, runtime: Runtime) -> None:
+    order = _data(OrderEvent, event, "an order")
+    body = f"{order.named()} is {event.type.removeprefix('order.')}."
     data: dict[str, Any] = {"order_id": order.order_id}
     if order.total is not None:
         data["total"] = order.total.model_dump(mode="json")
-    if kind == "order.rejected":
+    if event.type == "order.rejected":
         body += order.why()
         if order.reason is not None:
             data["reason"] = order.reason.model_dump(mode="json", exclude_none=True)
-    channel: Channel = runtime.extras.get("channel") or InApp()
-    await channel.deliver(
-        session,
-        Notification(
-            id=new_id(),
-            recipient=order.owner,
-            kind=kind,
-            title=title,
-            body=body,
-            data=data,
-            event_id=event.id,
-            created_at=runtime.clock.now(),
-            read_at=None,
-        ),
-    )
+    await tell(session, runtime, event, recipient=order.owner, title=title, body=body, data=data)
 
 
 async def order_confirmed(event: CloudEvent, session: AsyncSession, runtime: Runtime) -> None:
     """Tell the owner that their order is confirmed."""
-    await _tell("order.confirmed", "Order confirmed", event, session, runtime)
+    await _tell("Order confirmed", event, session, runtime)
 
 
 async def order_rejected(event: CloudEvent, session: AsyncSession, runtime: Runtime) -> None:
     """Tell the owner that the order that was accepted before is rejected, and why."""
-    await _tell("order.rejected", "Order rejected", event, session, runtime)
+    await _tell("Order rejected", event, session, runtime)
 
 
 async def order_cancelled(event: CloudEvent, session: AsyncSession, runtime: Runtime) -> None:
     """Tell the owner that their order is cancelled."""
-    await _tell("order.cancelled", "Order cancelled", event, session, runtime)
+    await _tell("Order cancelled", event, session, runtime)
+
+
+async def task_due_soon(event: CloudEvent, session: AsyncSession, runtime: Runtime) -> None:
+    """Tell the owner that a task of theirs falls due soon."""
+    task = _data(TaskEvent, event, "a task")
+    due_at = task.due_at.astimezone(UTC)
+    await tell(
+        session,
+        runtime,
+        event,
+        recipient=task.owner,
+        title="Task due soon",
+        body=f"Your task \u201c{task.title}\u201d is due on {due_at:%Y-%m-%d at %H:%M} UTC.",
+        data={"task_id": task.task_id, "due_at": due_at.isoformat().replace("+00:00", "Z")},
+    )

@@ -5,12 +5,17 @@ from fastapi import FastAPI
 import chassis
 from chassis import ApiVersion, Clock, load_settings
 from notifications.api import router
-from notifications.consumers import order_cancelled, order_confirmed, order_rejected
+from notifications.consumers import (
+    order_cancelled,
+    order_confirmed,
+    order_rejected,
+    task_due_soon,
+)
 from notifications.settings import Settings
 
 _DESCRIPTION = """
-Keeps what users were told. Order events become notifications of the order's owner, one for each
-event however often it is delivered; services and administrators send others directly.
+Keeps what users were told. Events of orders and tasks become notifications of their owner, one for
+each event however often it is delivered; services and administrators send others directly.
 """
 
 
@@ -27,6 +32,7 @@ def create_app(settings: Settings | None = None, *, clock: Clock | None = None) 
             "order.confirmed": order_confirmed,
             "order.rejected": order_rejected,
             "order.cancelled": order_cancelled,
+            "task.due-soon": task_due_soon,
         },
         clock=clock,
     )

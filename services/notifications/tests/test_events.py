@@ -1,4 +1,4 @@
-"""Order events become notifications of the order's owner, once each."""
+"""Events of orders and tasks become notifications of their owner, once each."""
 
 import anyio
 import pytest
@@ -56,6 +56,38 @@ async def test_a_rejection_says_why(world, reason, why):
         assert told["body"].startswith(f"Your order {data['order_id']} of 25.00 EUR is rejected.")
         assert told["body"].endswith(why)
         assert told["data"].get("reason", {}).get("code") == (reason and reason["code"])
+
+
+TASK = {
+    "task_id": "0197a3c2-6f2b-7b1d-9e43-5a8c7d6e5f40",
+    "owner": "u1",
+    "title": "Pay the rent",
+    "priority": "high",
+    "due_at": "2026-05-04T12:00:00+02:00",
+}
+
+
+async def test_a_task_that_falls_due_tells_its_owner(world):
+    """The time is in UTC, for people and for programs; again it is the same notification."""
+    async with world.client() as client:
+        event = world.event("task.due-soon", subject=TASK["task_id"], data=TASK)
+        for _ in range(2):
+            assert (await world.deliver(client, event)).status_code == 204
+        [told] = await world.inbox(client)
+        assert (told["kind"], told["title"]) == ("task.due-soon", "Task due soon")
+        assert told["body"] == (
+            "Your task \u201cPay the rent\u201d is due on 2026-05-04 at 10:00 UTC."
+        )
+        assert told["data"] == {"task_id": TASK["task_id"], "due_at": "2026-05-04T10:00:00Z"}
+
+
+@pytest.mark.parametrize("due_at", [None, "soon", "2026-05-04T12:00:00"])
+async def test_a_task_without_a_time_is_refused(world, due_at):
+    """422, so that the sender keeps it as a dead letter."""
+    async with world.client() as client:
+        event = world.event("task.due-soon", data={**TASK, "due_at": due_at})
+        assert (await world.deliver(client, event)).status_code == 422
+        assert await world.inbox(client) == []
 
 
 async def test_an_event_that_comes_again_is_told_once(world):
