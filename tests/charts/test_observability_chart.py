@@ -29,7 +29,8 @@ from tests.charts.kube import (
 CHART = ROOT / "charts" / "observability"
 RULES = ROOT / "observability" / "rules"
 DASHBOARDS = ROOT / "observability" / "dashboards"
-PARTS = {"prometheus", "alertmanager", "grafana", "jaeger"}
+FIELDS = {"prometheus", "kubeStateMetrics", "alertmanager", "grafana", "jaeger"}
+PARTS = FIELDS - {"kubeStateMetrics"} | {"kube-state-metrics"}
 DIGEST = "sha256:" + "d" * 64
 STACK: dict[str, Any] = {
     "kubePrometheusStack": {"enabled": True},
@@ -52,7 +53,6 @@ RECEIVERS: dict[str, Any] = {
 FULL: dict[str, Any] = {
     "prometheus": {
         "clusterWide": True,
-        "kubeStateMetrics": "kube-state-metrics.kube-system:8080",
         "scrapeConfigs": [{"job_name": "mine", "static_configs": [{"targets": ["a:1"]}]}],
         "externalLabels": {"cluster": "eu-1"},
         "externalUrl": "https://prometheus.slipway.dev",
@@ -76,6 +76,7 @@ FULL: dict[str, Any] = {
 PRODUCTION: dict[str, Any] = {
     "environment": "production",
     "prometheus": {"image": {"digest": DIGEST}},
+    "kubeStateMetrics": {"image": {"digest": DIGEST}},
     "alertmanager": {**RECEIVERS, "image": {"digest": DIGEST}, "storage": {"type": "pvc"}},
     "grafana": {"image": {"digest": DIGEST}},
     "jaeger": {"image": {"digest": DIGEST}, "backend": "badger"},
@@ -84,7 +85,7 @@ SHAPES = {
     "defaults": {},
     "full": FULL,
     "production": PRODUCTION,
-    "only prometheus": {part: {"enabled": False} for part in PARTS - {"prometheus"}},
+    "only prometheus": {part: {"enabled": False} for part in FIELDS - {"prometheus"}},
     "more namespaces": {"prometheus": {"namespaces": ["a", "b"]}},
     "for a stack": STACK,
 }
@@ -143,39 +144,6 @@ def test_there_is_one_pod_of_each_and_a_test():
         assert service["selector"].items() <= labels.items()
         ports = {port["name"] for port in container(manifests, part)["ports"]}
         assert {port["targetPort"] for port in service["ports"]} <= ports
-
-
-def test_only_prometheus_has_a_token_and_it_may_only_look_at_pods():
-    """A namespaced Role; the token is mounted by hand, for an hour."""
-    manifests = rendered()
-    for name, pod in pods(manifests):
-        assert pod["spec"]["automountServiceAccountToken"] is False
-        tokens = [
-            source
-            for volume in pod["spec"].get("volumes", ())
-            for source in volume.get("projected", {}).get("sources", ())
-            if "serviceAccountToken" in source
-        ]
-        assert len(tokens) == (1 if name == "Deployment prometheus" else 0)
-    role = of_kind(manifests, "Role")
-    assert role["rules"] == [
-        {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]}
-    ]
-    assert not [m for m in manifests if m["kind"].startswith("Cluster")]
-    (subject,) = of_kind(manifests, "RoleBinding")["subjects"]
-    assert (subject["name"], subject["namespace"]) == ("prometheus", "slipway")
-
-
-def test_more_namespaces_get_a_role_each_and_all_of_them_a_clusterrole():
-    """What is discovered and what is allowed are the same."""
-    roles = [m for m in rendered(**SHAPES["more namespaces"]) if m["kind"] == "RoleBinding"]
-    assert [m["metadata"]["namespace"] for m in roles] == ["slipway", "a", "b"]
-    assert {m["subjects"][0]["namespace"] for m in roles} == {"slipway"}
-    manifests = rendered(prometheus={"clusterWide": True})
-    assert not [m for m in manifests if m["kind"] in {"Role", "RoleBinding"}]
-    role = of_kind(manifests, "ClusterRole")
-    assert of_kind(manifests, "ClusterRoleBinding")["roleRef"]["name"] == role["metadata"]["name"]
-    assert {verb for rule in role["rules"] for verb in rule["verbs"]} == {"get", "list", "watch"}
 
 
 def test_every_rule_and_dashboard_of_the_tree_is_there_and_fits():
@@ -252,10 +220,11 @@ def test_volumes_are_claims_or_go_with_the_pod():
     assert claim["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
     manifests = rendered(**FULL)
     claims = {m["metadata"]["name"]: m for m in manifests if m["kind"] == "PersistentVolumeClaim"}
-    assert set(claims) == PARTS
+    stores = PARTS - {"kube-state-metrics"}
+    assert set(claims) == stores
     assert claims["prometheus"]["spec"]["storageClassName"] == "fast"
     assert "annotations" not in claims["prometheus"]["metadata"]
-    for part in PARTS:
+    for part in stores:
         volumes = of_kind(manifests, "Deployment", part)["spec"]["template"]["spec"]["volumes"]
         (data,) = [volume for volume in volumes if volume["name"] == "data"]
         assert data["persistentVolumeClaim"] == {"claimName": part}
@@ -325,6 +294,9 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"prometheus": {"namespaces": ["slipway"]}}, "prometheus.namespaces: its own, slipway,"),
     "all namespaces and some": (
         {"prometheus": {"namespaces": ["a"], "clusterWide": True}}, "remove one of the two"),
+    "cAdvisor twice": (
+        {"prometheus": {"cadvisor": True, "clusterWide": True}},
+        "prometheus.cadvisor: clusterWide asks cAdvisor as well"),
     "a job of the chart": (
         {"prometheus": {"scrapeConfigs": [{"job_name": "slipway"}]}},
         "prometheus.scrapeConfigs[0].job_name: slipway is a job of this chart"),

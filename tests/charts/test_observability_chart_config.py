@@ -172,6 +172,7 @@ def test_every_service_is_found_without_being_named(tmp_path: Path):
     expected += [
         ("gateway", "9902", "/stats/prometheus"),
         ("prometheus", "9090", "/metrics"),
+        ("kube-state-metrics", "8081", "/metrics"),
         ("alertmanager", "9093", "/metrics"),
         ("grafana", "3000", "/metrics"),
         ("jaeger", "8888", "/metrics"),
@@ -190,6 +191,7 @@ def test_every_service_is_found_without_being_named(tmp_path: Path):
         ({}, {"names": ["slipway"]}),
         ({"namespaces": ["a"]}, {"names": ["slipway", "a"]}),
         ({"clusterWide": True}, None),
+        ({"cadvisor": True}, {"names": ["slipway"]}),
     ],
 )
 def test_only_pods_of_the_platform_are_looked_at(values: dict[str, Any], namespaces: object):
@@ -199,7 +201,23 @@ def test_only_pods_of_the_platform_are_looked_at(values: dict[str, Any], namespa
     assert found["role"] == "pod"
     assert found.get("namespaces") == namespaces
     assert found["selectors"] == [{"role": "pod", "label": "app.kubernetes.io/part-of=slipway"}]
-    assert ("cadvisor" in scrapes) is values.get("clusterWide", False)
+    assert ("cadvisor" in scrapes) is bool({"clusterWide", "cadvisor"} & set(values))
+
+
+def test_what_is_counted_keeps_its_own_namespace_and_pod():
+    """Ours by default, another by its address, none when switched off."""
+
+    def asked(**values: Any) -> list[str]:
+        scrapes = prometheus(**values)["scrape_configs"]
+        jobs = [each for each in scrapes if each["job_name"] == "kube-state-metrics"]
+        assert all(each["honor_labels"] for each in jobs)
+        return [target for each in jobs for target in each["static_configs"][0]["targets"]]
+
+    manifests = rendered()
+    (port,) = of_kind(manifests, "Service", "kube-state-metrics")["spec"]["ports"]
+    assert asked() == [f"kube-state-metrics:{port['port']}"]
+    assert asked(prometheus={"kubeStateMetrics": "another:80"}) == ["another:80"]
+    assert asked(kubeStateMetrics={"enabled": False}) == []
 
 
 def test_prometheus_keeps_exemplars_takes_otlp_and_reads_changes_itself():

@@ -184,7 +184,7 @@ def test_each_part_talks_to_those_it_needs():
     """Services bring spans from any namespace; few may ask Prometheus."""
     manifests = rendered()
     assert {m["metadata"]["name"] for m in manifests if m["kind"] == "NetworkPolicy"} == {
-        "prometheus", "alertmanager", "grafana", "jaeger",
+        "prometheus", "kube-state-metrics", "alertmanager", "grafana", "jaeger",
     }  # fmt: skip
     spans = of_kind(manifests, "NetworkPolicy", "jaeger")["spec"]["ingress"][0]
     assert spans["from"] == [

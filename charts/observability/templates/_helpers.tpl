@@ -9,7 +9,16 @@
 {{- $found = append $found . -}}
 {{- end -}}
 {{- end -}}
+{{- /* Only our Prometheus would ask it, and not if it is told of another. */ -}}
+{{- if and (has "prometheus" $found) .Values.kubeStateMetrics.enabled (not .Values.prometheus.kubeStateMetrics) -}}
+{{- $found = append $found "kube-state-metrics" -}}
+{{- end -}}
 {{- $found | toJson -}}
+{{- end }}
+
+{{- /* The field of the values that a component's name stands for. */ -}}
+{{- define "observability.key" -}}
+{{- ternary "kubeStateMetrics" . (eq . "kube-state-metrics") -}}
 {{- end }}
 
 {{- /* "yes" when this release runs the component: (list . "jaeger"). */ -}}
@@ -20,7 +29,7 @@
 {{- /* Labels of one component: (list . "prometheus"). */ -}}
 {{- define "observability.labels" -}}
 {{- $root := index . 0 -}}
-{{- $own := get $root.Values (index . 1) | default dict -}}
+{{- $own := get $root.Values (include "observability.key" (index . 1)) | default dict -}}
 {{ include "observability.selector" . }}
 app.kubernetes.io/version: {{ dig "image" "tag" $root.Chart.AppVersion $own | quote }}
 app.kubernetes.io/part-of: slipway
@@ -63,6 +72,21 @@ securityContext:
   capabilities: {drop: [ALL]}
 {{- end }}
 
+{{- /* The volume `token`: of the API server, for the one container that mounts it, and for an hour. */ -}}
+{{- define "observability.token" -}}
+name: token
+projected:
+  sources:
+    - serviceAccountToken: {path: token, expirationSeconds: 3600}
+    - configMap: {name: kube-root-ca.crt, items: [{key: ca.crt, path: ca.crt}]}
+    - downwardAPI: {items: [{path: namespace, fieldRef: {fieldPath: metadata.namespace}}]}
+{{- end }}
+
+{{- /* Where a client of the API server looks for it. */ -}}
+{{- define "observability.token.mount" -}}
+{name: token, mountPath: /var/run/secrets/kubernetes.io/serviceaccount, readOnly: true}
+{{- end }}
+
 {{- /* The volume `data`: (list "prometheus" storage). */ -}}
 {{- define "observability.data" -}}
 {{- $storage := index . 1 -}}
@@ -76,8 +100,8 @@ emptyDir: {sizeLimit: {{ $storage.mebibytes }}Mi}
 
 {{- /* "yes" when the component has a claim: (list . "jaeger"). Jaeger's memory needs none. */ -}}
 {{- define "observability.claims" -}}
-{{- $own := get (index . 0).Values (index . 1) -}}
-{{- if and (eq $own.storage.type "pvc") (ne ($own.backend | default "") "memory") -}}yes{{- end -}}
+{{- $own := get (index . 0).Values (include "observability.key" (index . 1)) -}}
+{{- if and (eq (dig "storage" "type" "" $own) "pvc") (ne ($own.backend | default "") "memory") -}}yes{{- end -}}
 {{- end }}
 
 {{- /* What a Secret of the cluster holds today, else the given new value: (list . secret key new). */ -}}

@@ -52,12 +52,12 @@ scrape_configs:
       - {source_labels: [__meta_kubernetes_pod_label_app_kubernetes_io_name], target_label: job}
       - {source_labels: [__meta_kubernetes_namespace], target_label: namespace}
       - {source_labels: [__meta_kubernetes_pod_name], target_label: pod}
-  {{- with $own.kubeStateMetrics }}
+  {{- with $own.kubeStateMetrics | default (ternary "kube-state-metrics:8080" "" (has "kube-state-metrics" (include "observability.components" . | fromJsonArray))) }}
   - job_name: kube-state-metrics
     honor_labels: true # namespace and pod are those of what it counts
     static_configs: [{targets: [{{ . | quote }}]}]
   {{- end }}
-  {{- if $own.clusterWide }}
+  {{- if or $own.clusterWide $own.cadvisor }}
   - job_name: cadvisor
     scheme: https
     metrics_path: /metrics/cadvisor
@@ -71,6 +71,11 @@ scrape_configs:
       - source_labels: [__name__, container]
         regex: container_(cpu_usage_seconds_total|cpu_cfs_periods_total|cpu_cfs_throttled_periods_total|memory_working_set_bytes);.+
         action: keep
+      {{- if not $own.clusterWide }}
+      - source_labels: [namespace]
+        regex: {{ prepend $own.namespaces .Release.Namespace | join "|" }}
+        action: keep
+      {{- end }}
   {{- end }}
   {{- with $own.scrapeConfigs }}
   {{- toYaml . | nindent 2 }}

@@ -25,6 +25,9 @@
 {{- if and $values.prometheus.clusterWide $values.prometheus.namespaces -}}
 {{- fail "prometheus.namespaces: clusterWide finds the pods of all; remove one of the two" -}}
 {{- end -}}
+{{- if and $values.prometheus.clusterWide $values.prometheus.cadvisor -}}
+{{- fail "prometheus.cadvisor: clusterWide asks cAdvisor as well; remove one of the two" -}}
+{{- end -}}
 {{- if has .Release.Namespace $values.prometheus.namespaces -}}
 {{- fail (printf "prometheus.namespaces: its own, %s, is always one; remove it" .Release.Namespace) -}}
 {{- end -}}
@@ -46,15 +49,16 @@
 {{- define "observability.production" -}}
 {{- $values := .Values -}}
 {{- range $name := include "observability.components" . | fromJsonArray -}}
-{{- $own := get $values $name -}}
+{{- $field := include "observability.key" $name -}}
+{{- $own := get $values $field -}}
 {{- if not $own.image.digest -}}
-{{- fail (printf "%s.image.digest: production runs images by digest; set it to the sha256:... of the image that staging ran" $name) -}}
+{{- fail (printf "%s.image.digest: production runs images by digest; set it to the sha256:... of the image that staging ran" $field) -}}
 {{- end -}}
 {{- if not (include "observability.claims" (list $ $name)) -}}
 {{- if eq $name "jaeger" -}}
 {{- fail "jaeger.backend: production keeps its traces; set it to badger and storage.type to pvc, or bring your own Jaeger" -}}
 {{- end -}}
-{{- if ne $name "grafana" -}}
+{{- if has $name (list "prometheus" "alertmanager") -}}
 {{- fail (printf "%s.storage.type: production keeps its data over a restart; set it to pvc" $name) -}}
 {{- end -}}
 {{- end -}}
