@@ -154,6 +154,12 @@ def report(targets: list[Target]) -> str:
         )
         lines.append(f"{target.name:<9}" + "".join(f"{cell:>14}" for cell in cells))
     named = {target.name: target for target in targets}
+    if "chassis" in named and "unseen" in named:
+        seen, unseen = named["chassis"], named["unseen"]
+        lines.append(
+            "metrics, logs and traces cost the chassis"
+            f" {(paired(seen.cpu, unseen.cpu) - 1) * 100:.1f} % of CPU a request"
+        )
     if "chassis" in named and "typical" in named:
         chassis, typical = named["chassis"], named["typical"]
         lines.append(
@@ -193,7 +199,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--connections", type=int, default=32)
-    parser.add_argument("--only", default="bare,chassis,gateway,typical,orders")
+    parser.add_argument("--only", default="bare,unseen,chassis,gateway,typical,orders")
     arguments = parser.parse_args()
     names = arguments.only.split(",")
     servers = [name for name in names if name not in {"gateway", "orders"}]
