@@ -12,6 +12,8 @@ RUNNER := $(PY) -m scripts.local
 # The import packages of the tree, services/<name>/<name>, in one list for the type checker.
 PACKAGES = $(foreach dir,$(wildcard services/*/pyproject.toml),$(dir $(dir))$(notdir $(patsubst %/,%,$(dir $(dir)))))
 
+GENERATORS := scripts.gateway scripts.datastores scripts.skaffold observability.rules observability.dashboards
+
 # A moved checkout or an upgraded Python breaks an environment that still looks complete.
 ifneq ($(shell $(PY) -c 'print("ok")' 2>/dev/null)$(shell cat $(STAMP) 2>/dev/null),ok$(CURDIR))
 $(STAMP): FORCE
@@ -25,7 +27,7 @@ DEPLOY = $(KUBE) --env '$(ENV)' --tag '$(TAG)' --registry '$(REGISTRY)' --digest
 
 .PHONY: help install up start down status clean logs observe traces demo admin migrate openapi \
 	doctor cluster deploy undeploy rollout rollback cluster-status smoke e2e \
-	test lint format typecheck lock images bench FORCE
+	test lint format typecheck generate lock images bench FORCE
 
 help:
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z0-9-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -112,6 +114,9 @@ format: $(STAMP) ## Format the code and fix what can be fixed
 
 typecheck: $(STAMP) ## Check the types of the services and the scripts
 	@$(PY) -m mypy $(PACKAGES) scripts observability
+
+generate: $(STAMP) ## Write what follows from services/*/service.yaml: skaffold, gateway, datastores, rules, dashboards
+	@for module in $(GENERATORS); do $(PY) -m $$module --write || exit 1; done
 
 lock: $(STAMP) ## Resolve the dependencies anew into requirements.lock
 	@$(VENV)/bin/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \

@@ -36,6 +36,27 @@ def test_make_alone_lists_every_target_with_one_line() -> None:
     assert {"install", "up", "down", "clean", "logs", "demo", "test", "lint", "lock"} <= listed
 
 
+def test_generate_knows_every_derived_file() -> None:
+    """Each generator it runs finds its files current; no other module has files to write."""
+    listed = re.search(r"^GENERATORS := (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert listed is not None
+    modules = listed.group(1).split()
+    for module in modules:
+        check = [sys.executable, "-m", module, "--check"]
+        done = subprocess.run(check, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    writers = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for folder in ("scripts", "observability")
+        for path in (ROOT / folder).rglob("*.py")
+        if "-m "
+        + ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        + " --write"
+        in path.read_text()
+    }
+    assert writers == set(modules)
+
+
 def test_the_lock_names_no_index_and_no_local_path() -> None:
     """It resolves the same behind any mirror: names, versions and hashes only."""
     for line in LOCK.splitlines():
