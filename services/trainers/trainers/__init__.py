@@ -1,0 +1,1 @@
+"""The trainers service: commands and queries, each scaled by itself."""
