@@ -101,12 +101,13 @@ class Service:
         settings = self._runtime.settings
         if not isinstance(settings, DatabaseSettings):
             return None
+        package = settings.package or settings.service_name.replace("-", "_")
         try:
-            migrations_directory(settings.service_name)
+            migrations_directory(package)
         except MigrationError:
             return None  # a service without migrations brings its own tables
         try:
-            pending = await needs_migration(settings.service_name, settings)
+            pending = await needs_migration(package, settings)
         except MigrationError as exc:
             return str(exc)
         return "database migrations are pending" if pending else None

@@ -14,7 +14,7 @@ import socket
 from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -93,6 +93,9 @@ class ServiceSettings(BaseSettings):
 
     model_config = settings_config("service")
 
+    package: ClassVar[str] = ""
+    """The import package of a service whose releases have names of their own; empty: its name."""
+
     service_name: str = "service"
     environment: Literal["development", "test", "staging", "production"] = "development"
     version: str = Field(
@@ -150,6 +153,8 @@ class ServiceSettings(BaseSettings):
             values["jwks_url"] = f"{auth_url.rstrip('/')}/.well-known/jwks.json"
         if not values.get("client_id"):
             values["client_id"] = values.get("service_name", default["service_name"].default)
+        if cls.package and not values.get("version"):
+            values["version"] = os.environ.get("SLIPWAY_VERSION") or _package_version(cls.package)
         return values
 
     @field_validator("service_name")
