@@ -19,7 +19,8 @@ DATASTORES = "datastores"
 OBSERVABILITY = "observability"
 GUARDED = ("staging", "production")
 """Environments that bring their own databases and secrets; nothing changes them by accident."""
-# services.yaml and gateway.yaml: where spans go when the platform's own Jaeger runs.
+# What the other releases do where ours observes: services.yaml and gateway.yaml say where spans go,
+# datastores.yaml that PostgreSQL has metrics.
 TRACING = Path("k8s", "tracing")
 
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
@@ -85,16 +86,13 @@ def releases(
         raise ToolError(f"ENV={environment}: unknown; use one of {', '.join(environments(root))}")
     images = images or Images()
     found: list[Release] = []
-    if (folder / f"{DATASTORES}.yaml").is_file():
-        found.append(
-            Release(
-                DATASTORES,
-                root / "charts" / DATASTORES,
-                (root / "k8s" / "datastores-services.yaml", folder / f"{DATASTORES}.yaml"),
-            )
-        )
     observing = folder / f"{OBSERVABILITY}.yaml"
     traced = observed and observing.is_file()
+    if (folder / f"{DATASTORES}.yaml").is_file():
+        needs = root / "k8s" / "datastores-services.yaml"
+        metrics = [root / TRACING / f"{DATASTORES}.yaml"] if traced else []
+        values = [needs, *metrics, folder / f"{DATASTORES}.yaml"]
+        found.append(Release(DATASTORES, root / "charts" / DATASTORES, tuple(values)))
     if traced:
         found.append(Release(OBSERVABILITY, root / "charts" / OBSERVABILITY, (observing,)))
     for service in topology.start_order:

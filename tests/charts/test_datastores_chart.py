@@ -33,6 +33,7 @@ from tests.charts.kube import (
 
 SERVICES = str(GENERATED)
 TREE = topology.load()
+EXPORTING: dict[str, Any] = {"exporter": {"enabled": True}}
 DATABASES = {service.name for service in TREE if service.database}
 
 
@@ -62,7 +63,7 @@ def test_kubernetes_takes_every_object(version: str):
     """From the oldest version we support to the newest: no unknown field, no wrong type."""
     full = {"storage": {"className": "fast", "keep": False}, "settings": {"shared_buffers": "1GB"}}
     assert schema_errors(rendered(), version) == []
-    assert schema_errors(rendered(postgresql=full), version) == []
+    assert schema_errors(rendered(postgresql={**full, **EXPORTING}), version) == []
 
 
 def test_every_pod_is_restricted_and_labelled():
@@ -133,6 +134,31 @@ def test_only_pods_with_a_database_come_in():
         assert set(policy["policyTypes"]) == {"Ingress", "Egress"}
     carriers = {n for n, p in pods(manifests) if "slipway.dev/database" in p["metadata"]["labels"]}
     assert carriers == {"Job postgresql-databases", "Pod datastores-test"}
+
+
+def test_postgresqls_metrics_come_from_a_pod_of_their_own():
+    """Off unless wanted; restricted, with a password of its own in PostgreSQL's Secret."""
+    assert "postgresql-exporter" not in {m["metadata"]["name"] for m in rendered()}
+    assert secrets(rendered())["postgresql"].keys() == {"username", "password"}
+    off = rendered(postgresql={**EXPORTING, "enabled": False})
+    assert "postgresql-exporter" not in {m["metadata"]["name"] for m in off}
+    manifests = rendered(postgresql=EXPORTING)
+    assert policy_errors(manifests) == []
+    assert label_errors(manifests, "datastores") == []
+    pod = of_kind(manifests, "Deployment", "postgresql-exporter")["spec"]["template"]
+    assert pod["metadata"]["labels"]["slipway.dev/database"] == "true"
+    (container,) = pod["spec"]["containers"]
+    assert [port["name"] for port in container["ports"]] == ["metrics"]
+    variables = {each["name"]: each for each in container["env"]}
+    assert variables["DATA_SOURCE_USER"]["value"] == "metrics_reader"
+    reference = variables["DATA_SOURCE_PASS"]["valueFrom"]["secretKeyRef"]
+    held = secrets(manifests)["postgresql"]
+    assert held[reference["key"]] != held["password"]
+    setup = of_kind(manifests, "Job")["spec"]["template"]["spec"]["containers"][0]
+    assert reference in [e["valueFrom"]["secretKeyRef"] for e in setup["env"] if "valueFrom" in e]
+    policy = of_kind(manifests, "NetworkPolicy", "postgresql-exporter")["spec"]
+    (rule,) = policy["ingress"]
+    assert rule["from"][0]["podSelector"]["matchLabels"] == {"app.kubernetes.io/name": "prometheus"}
 
 
 def test_each_database_has_a_password_of_its_own():

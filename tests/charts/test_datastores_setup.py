@@ -21,6 +21,7 @@ from psycopg import sql
 from chassis.testing.postgres import PostgresServer
 from tests.charts.kube import of_kind, render
 
+READER = "metrics_reader"
 PASSWORDS = {"one": "aaaaAAAA1111", "two": 'it\'s "quoted" \\ $HOME'}
 
 
@@ -32,10 +33,16 @@ class Setup:
         mark = secrets.token_hex(4)
         self.names = {short: f"t-{mark}-{short}" for short in PASSWORDS}
 
-    def run(self, passwords: dict[str, str], without: str = "") -> subprocess.CompletedProcess[str]:
-        """Run the Job's command for these services, with these passwords but one."""
+    def run(
+        self, passwords: dict[str, str], without: str = "", reader: str = ""
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the Job's command for these services, with these passwords but one.
+
+        With the password of a `reader` there is an exporter too.
+        """
         services = {self.names[short]: {"database": True} for short in passwords}
-        job = of_kind(render("datastores", {"services": services}), "Job")
+        store = {"exporter": {"enabled": bool(reader)}}
+        job = of_kind(render("datastores", {"services": services, "postgresql": store}), "Job")
         (container,) = job["spec"]["template"]["spec"]["containers"]
         parts = urlsplit(self.server.admin_url)
         host = parts.hostname or parse_qs(parts.query)["host"][0]
@@ -56,6 +63,9 @@ class Setup:
             assert variable in wanted
             if short != without:
                 environment[variable] = password
+        assert ("PASSWORD_OF_METRICS_READER" in wanted) is bool(reader)
+        if reader:
+            environment["PASSWORD_OF_METRICS_READER"] = reader
         return subprocess.run(
             container["command"],
             env=environment,
@@ -72,9 +82,8 @@ class Setup:
 
     def password_is(self, short: str, password: str) -> bool:
         """Tell whether the role's stored verifier is of this password (RFC 5802)."""
-        ((stored,),) = self.query(
-            "SELECT rolpassword FROM pg_authid WHERE rolname = %s", self.names[short]
-        )
+        name = self.names.get(short, short)
+        ((stored,),) = self.query("SELECT rolpassword FROM pg_authid WHERE rolname = %s", name)
         kind, salted, keys = str(stored).split("$")
         assert kind == "SCRAM-SHA-256"
         rounds, salt = salted.split(":")
@@ -89,6 +98,12 @@ class Setup:
                 connection.execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(name))
                 connection.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(name))
             connection.execute("GRANT CONNECT ON DATABASE postgres TO PUBLIC")
+            if connection.execute("SELECT FROM pg_roles WHERE rolname = %s", (READER,)).rowcount:
+                role = sql.Identifier(READER)
+                connection.execute(
+                    sql.SQL("REVOKE CONNECT ON DATABASE postgres FROM {}").format(role)
+                )
+                connection.execute(sql.SQL("DROP ROLE {}").format(role))
 
 
 def _programs() -> Path:
@@ -130,6 +145,26 @@ def test_each_service_gets_a_role_and_a_database_that_nobody_else_opens(setup: S
     assert setup.query(may, one, one) == [(True,)]
     assert setup.query(may, one, two) == [(False,)]
     assert setup.query(may, one, "postgres") == [(False,)]
+
+
+def test_the_exporter_gets_a_role_that_sees_statistics_and_no_table(setup: Setup):
+    """Made once, its password set each time; without the exporter there is no such role."""
+    assert setup.run({"one": PASSWORDS["one"]}).returncode == 0
+    assert setup.query("SELECT FROM pg_roles WHERE rolname = %s", READER) == []
+    for password in ("first", 'it\'s "second"'):
+        done = setup.run({"one": PASSWORDS["one"]}, reader=password)
+        assert done.returncode == 0, done.stderr
+        assert f"{READER}: its role is there" in done.stdout
+        assert setup.password_is(READER, password)
+    one = setup.names["one"]
+    assert setup.query(
+        "SELECT rolsuper, rolcreatedb, rolcreaterole, rolcanlogin, "
+        "pg_has_role(rolname, 'pg_monitor', 'MEMBER'), "
+        "pg_has_role(rolname, 'pg_read_all_data', 'MEMBER'), "
+        "has_database_privilege(rolname, 'postgres', 'CONNECT'), "
+        "has_database_privilege(rolname, %s, 'CONNECT') FROM pg_roles WHERE rolname = %s",
+        one, READER,
+    ) == [(False, False, False, True, True, False, True, False)]  # fmt: skip
 
 
 def test_it_may_run_again_with_a_new_service_and_a_new_password(setup: Setup):

@@ -141,7 +141,8 @@ def platform() -> list[tuple[str, Manifest]]:
         values = values_of(own, f"{DEV}services.yaml")
         found += pods(render("service", values, name=service.name))
     found += pods(render("gateway", values_of("k8s/gateway-services.yaml", f"{DEV}gateway.yaml")))
-    stores = values_of("k8s/datastores-services.yaml", f"{DEV}datastores.yaml")
+    files = ("k8s/datastores-services.yaml", "k8s/tracing/datastores.yaml", f"{DEV}datastores.yaml")
+    stores = values_of(*files)
     found += pods(render("datastores", stores))
     found += pods(rendered())
     return found
@@ -177,6 +178,7 @@ def test_every_service_is_found_without_being_named(tmp_path: Path):
         ("grafana", "3000", "/metrics"),
         ("jaeger", "8888", "/metrics"),
         ("jaeger", "8889", "/metrics"),
+        ("postgresql-exporter", "9187", "/metrics"),
     ]
     assert scraped == sorted(expected)
     for target in kept:

@@ -59,6 +59,9 @@ def test_spans_are_sent_where_and_only_where_there_is_a_jaeger(
     else:
         assert endpoints == {}
     assert ("observability" in names) is (observed and environment == "dev")
+    stores = [path for release in found if release.name == "datastores" for path in release.values]
+    exporting = [path for path in stores if "exporter" in path.read_text()]
+    assert len(exporting) == ("observability" in names)
 
 
 @pytest.mark.parametrize("environment", environments())

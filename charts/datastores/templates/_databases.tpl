@@ -16,6 +16,15 @@ ALTER DATABASE :"name" OWNER TO :"name";
 REVOKE ALL ON DATABASE :"name" FROM PUBLIC;
 \echo {{ $name }}: its role and its database are there
 {{- end }}
+{{- if include "datastores.exports" . }}
+{{- $role := include "datastores.metricsRole" . }}
+\getenv password PASSWORD_OF_METRICS_READER
+SELECT 'CREATE ROLE {{ $role }}' WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{{ $role }}') \gexec
+ALTER ROLE {{ $role }} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE CONNECTION LIMIT 5 PASSWORD :'password';
+GRANT pg_monitor TO {{ $role }};
+GRANT CONNECT ON DATABASE postgres TO {{ $role }};
+\echo {{ $role }}: its role is there
+{{- end }}
 {{- end }}
 
 {{- define "datastores.setup" -}}

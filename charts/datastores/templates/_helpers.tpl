@@ -54,6 +54,16 @@ securityContext:
 {{- $names | toJson -}}
 {{- end }}
 
+{{- /* "yes" when PostgreSQL's metrics are exported. */ -}}
+{{- define "datastores.exports" -}}
+{{- if and .Values.postgresql.enabled .Values.postgresql.exporter.enabled -}}yes{{- end -}}
+{{- end }}
+
+{{- /* The role of the exporter; no service can have this name. */ -}}
+{{- define "datastores.metricsRole" -}}
+metrics_reader
+{{- end }}
+
 {{- /* The prefix of a service's variables. */ -}}
 {{- define "datastores.prefix" -}}
 {{ . | upper | replace "-" "_" }}_
