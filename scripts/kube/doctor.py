@@ -40,7 +40,17 @@ NEEDED_RIGHTS = (
     ("autoscaling", "horizontalpodautoscalers", "create"),
     ("policy", "poddisruptionbudgets", "create"),
     ("networking.k8s.io", "networkpolicies", "create"),
+    ("networking.k8s.io", "ingresses", "create"),
 )
+# What `make deploy OBSERVE=1` makes besides: roles to find pods, volumes for what was measured.
+OBSERVING_RIGHTS = (
+    ("", "persistentvolumeclaims", "create"),
+    ("rbac.authorization.k8s.io", "roles", "create"),
+    ("rbac.authorization.k8s.io", "rolebindings", "create"),
+    ("rbac.authorization.k8s.io", "clusterroles", "create"),
+    ("rbac.authorization.k8s.io", "clusterrolebindings", "create"),
+)
+CLUSTER_WIDE = {"namespaces", "clusterroles", "clusterrolebindings"}
 
 Verdict = Literal["ok", "note", "FAIL"]
 
@@ -126,7 +136,7 @@ def cluster_findings(cluster: Cluster, namespace: str) -> Iterator[Finding]:
         "" if new_enough else "upgrade it to 1.30 or newer: a pod's preStop.sleep needs it",
     )
     looks: Sequence[Callable[[Cluster, str], Finding]] = (
-        _rights, _nodes, _dns, _storage, _entrance, _metrics, _monitoring,
+        _rights, _observing, _nodes, _dns, _storage, _entrance, _metrics, _monitoring,
     )  # fmt: skip
     for look in looks:
         try:
@@ -135,23 +145,29 @@ def cluster_findings(cluster: Cluster, namespace: str) -> Iterator[Finding]:
             yield Finding("note", look.__name__.strip("_"), f"cannot be read: {reason(error)}")
 
 
-def _rights(cluster: Cluster, namespace: str) -> Finding:
+def _missing(cluster: Cluster, namespace: str, rights: Sequence[tuple[str, str, str]]) -> list[str]:
+    """Return those of the rights that one does not have, in words."""
     review = client.AuthorizationV1Api(cluster.api)
     missing = []
-    for group, resource, verb in NEEDED_RIGHTS:
+    for group, resource, verb in rights:
         body: Any = {
             "spec": {
                 "resourceAttributes": {
                     "group": group,
                     "resource": resource,
                     "verb": verb,
-                    "namespace": "" if resource == "namespaces" else namespace,
+                    "namespace": "" if resource in CLUSTER_WIDE else namespace,
                 }
             }
         }
         answer: Any = review.create_self_subject_access_review(body, _request_timeout=TIMEOUT)
         if not answer.status.allowed:
             missing.append(f"{verb} {resource}")
+    return missing
+
+
+def _rights(cluster: Cluster, namespace: str) -> Finding:
+    missing = _missing(cluster, namespace, NEEDED_RIGHTS)
     if missing == ["create namespaces"]:
         fix = f"have somebody create {namespace} from k8s/namespace.yaml"
         return Finding("note", "rights", "may not create namespaces", fix)
@@ -160,6 +176,16 @@ def _rights(cluster: Cluster, namespace: str) -> Finding:
             "FAIL", "rights", f"may not {', '.join(missing)}", f"be admin of {namespace}"
         )
     return Finding("ok", "rights", f"may deploy into namespace {namespace}")
+
+
+def _observing(cluster: Cluster, namespace: str) -> Finding:
+    missing = _missing(cluster, namespace, OBSERVING_RIGHTS)
+    if not missing:
+        return Finding("ok", "observing", "may deploy with OBSERVE=1")
+    fix = f"be admin of {namespace}, or deploy without OBSERVE=1"
+    if all(words.split()[1] in CLUSTER_WIDE for words in missing):
+        fix = "set prometheus.cadvisor to false in k8s/environments, or deploy without OBSERVE=1"
+    return Finding("note", "observing", f"may not {', '.join(missing)}", fix)
 
 
 def _nodes(cluster: Cluster, namespace: str) -> Finding:
