@@ -23,6 +23,9 @@ class Lifecycle:
     draining: bool = False
     """The process was told to end; it finishes what it has and takes nothing new."""
 
+    streams: int = 0
+    """Open WebSockets and endless answers that the service itself ends once it is draining."""
+
     dead_workers: set[str] = field(default_factory=set)
     """Background loops that stand still after a failure."""
 

@@ -78,6 +78,7 @@ class Exchange(RequestTrace):
         "error",
         "extra_headers",
         "finished",
+        "headers",
         "method",
         "path",
         "request_id",
@@ -99,6 +100,7 @@ class Exchange(RequestTrace):
         self.finished = False
         self.error: type[Exception] | None = None
         self.extra_headers: RawHeaders | None = None
+        self.headers: RawHeaders | None = None
         self._span: ServerSpan | None = None
 
     def enter(self, headers: dict[bytes, bytes]) -> otel_context.Context:
@@ -115,7 +117,9 @@ class Exchange(RequestTrace):
         kind = message["type"]
         if kind == "http.response.body":
             await self._send(message)
-            if not message.get("more_body", False):
+            if not message.get("more_body", False) or (
+                not self.finished and _is_endless(self.headers)
+            ):
                 self.finish()
             return
         if kind == "http.response.start":
@@ -125,11 +129,14 @@ class Exchange(RequestTrace):
                 headers += self.extra_headers
             if self._middleware.lifecycle.draining:
                 headers.append(_CLOSE)
-            message["headers"] = headers
+            message["headers"] = self.headers = headers
         await self._send(message)
 
     def finish(self) -> None:
-        """Count and log the request, once."""
+        """Count and log the request, once.
+
+        A stream of events counts when it begins: how long it stays open is no latency.
+        """
         if self.finished:
             return
         self.finished = True
@@ -268,6 +275,14 @@ class _Socket(RequestTrace):
     def __init__(self, request_id: str) -> None:
         self.request_id = request_id
         self.error: type[Exception] | None = None
+
+
+def _is_endless(headers: RawHeaders | None) -> bool:
+    """Say whether an answer with these headers has no end of its own (server-sent events)."""
+    return any(
+        name.lower() == b"content-type" and value.startswith(b"text/event-stream")
+        for name, value in headers or ()
+    )
 
 
 def _cut_off() -> Problem:

@@ -2,9 +2,10 @@
 
 On SIGTERM or SIGINT: `/readyz` turns 503 and every answer carries `Connection: close`; after
 `shutdown_delay_seconds`, in which clients and load balancers turn away, the listener closes; open
-connections may still bring a request that was on its way; what is in flight has `drain_seconds`
-to finish; then pools close and telemetry is flushed. A further signal changes nothing: the bound is
-the drain itself, and after it SIGKILL. The process ends with 0, also as PID 1.
+connections may still bring a request that was on its way; what is in flight, and the streams that
+the service ends itself, have `drain_seconds` to finish; then pools close and telemetry is flushed.
+A further signal changes nothing: the bound is the drain itself, and after it SIGKILL. The process
+ends with 0, also as PID 1.
 
 One process unless `workers` is more (see `multiprocess`). Forwarded headers are not trusted: the
 application sees the address of its peer, and who calls is said by a token.
@@ -40,6 +41,13 @@ LINGER_SECONDS = 0.5
 ACCEPT_SECONDS = 1.0
 """Before the listener closes: the longest time to accept what the kernel already took."""
 
+PING_SECONDS = 15.0
+"""Between two ping frames to a WebSocket, and how long it may take to answer one."""
+
+UNTAKEN_SECONDS = 30
+"""How long what we sent may wait for a client that takes nothing; then its connection is gone. A
+server cannot close it otherwise: closing waits for what is written to be taken."""
+
 _POLL = 0.02
 _FAILED = frozenset({"lifespan.startup.failed", "lifespan.shutdown.failed"})
 _log = logging.getLogger("chassis.server")
@@ -73,6 +81,18 @@ def configure_logs(settings: ServiceSettings) -> None:
     for name in ("alembic", "sqlalchemy"):
         quiet = logging.getLogger().level == logging.INFO
         logging.getLogger(name).setLevel(logging.WARNING if quiet else logging.NOTSET)
+    uvicorn_log = logging.getLogger("uvicorn.error")
+    if _without_query not in uvicorn_log.filters:
+        uvicorn_log.addFilter(_without_query)
+
+
+def _without_query(record: logging.LogRecord) -> bool:
+    """Take the query off the lines that uvicorn writes of WebSockets: it may hold a ticket."""
+    if "WebSocket" in str(record.msg) and isinstance(record.args, tuple):
+        record.args = tuple(
+            each.partition("?")[0] if isinstance(each, str) else each for each in record.args
+        )
+    return True
 
 
 def listen(settings: ServiceSettings) -> socket.socket:
@@ -84,7 +104,7 @@ def listen(settings: ServiceSettings) -> socket.socket:
     address = (settings.host, settings.port)
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
-        return socket.create_server(address, family=family, backlog=BACKLOG)
+        listener = socket.create_server(address, family=family, backlog=BACKLOG)
     except (OSError, UnicodeError) as exc:
         prefix = str(settings.model_config.get("env_prefix", ""))
         number = getattr(exc, "errno", None)
@@ -93,6 +113,9 @@ def listen(settings: ServiceSettings) -> socket.socket:
             f"{prefix}PORT: cannot listen on {settings.host}:{settings.port}"
             f" ({reason.lower()}); free the address or choose another port"
         ) from None
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; accepted connections inherit it
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNTAKEN_SECONDS * 1000)
+    return listener
 
 
 def run(
@@ -117,6 +140,11 @@ def run(
         access_log=False,
         proxy_headers=False,
         server_header=False,
+        ws_max_size=settings.max_body_bytes,
+        ws_ping_interval=PING_SECONDS,
+        ws_ping_timeout=PING_SECONDS,
+        # A compressor for each connection costs more memory than all else that it needs.
+        ws_per_message_deflate=False,
         timeout_keep_alive=math.ceil(settings.keep_alive_seconds),
         timeout_graceful_shutdown=math.ceil(settings.drain_seconds),
         callback_notify=None if notify is None else _asynchronous(notify),
@@ -211,6 +239,9 @@ class DrainingServer(uvicorn.Server):
             server.close()
         lingers = min(time.monotonic() + LINGER_SECONDS, ends)
         while self.server_state.connections and time.monotonic() < lingers:  # noqa: ASYNC110  (uvicorn tells nobody)
+            await asyncio.sleep(_POLL)
+        # uvicorn would close WebSockets at once; the service says goodbye, one after the other.
+        while self._lifecycle.streams and time.monotonic() < ends:  # noqa: ASYNC110
             await asyncio.sleep(_POLL)
         left = max(ends - time.monotonic(), 0.1)
         self.config.timeout_graceful_shutdown = left  # type: ignore[assignment]  # seconds, any number will do

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from chassis.testing.issuer import TestIssuer
     from chassis.testing.peer import FaultyPeer
     from chassis.testing.postgres import PostgresServer, ServerOwner
+    from chassis.testing.valkey import ValkeyProcess
 
 S = TypeVar("S", bound="BaseSettings")
 
@@ -153,6 +154,20 @@ async def faulty_peer() -> AsyncIterator[FaultyPeer]:
 
     async with FaultyPeer() as peer:
         yield peer
+
+
+@pytest.fixture
+def valkey_process(tmp_path: Path) -> Iterator[ValkeyProcess]:
+    """A real Valkey server, empty, for this test alone; it can be killed and started again."""
+    from chassis.testing.valkey import ValkeyProcess, ValkeyUnavailableError  # noqa: PLC0415
+
+    server = ValkeyProcess(tmp_path / "valkey")
+    try:
+        server.start()
+    except ValkeyUnavailableError as exc:
+        pytest.fail(str(exc), pytrace=False)
+    yield server
+    server.kill()
 
 
 @pytest.fixture
