@@ -22,8 +22,6 @@ from tests.local.platform_handle import ROOT, Platform, alive, eventually
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
-SERVICES = ["auth", "info", "inventory", "items", "notifications", "orders"]
-
 
 @pytest.fixture
 def slipway(tmp_path: Path) -> Iterator[Platform]:
