@@ -74,6 +74,7 @@ def _symptoms(tree: Topology) -> Iterable[Symptom]:
     yield from _availability(ours)
     yield from _work()
     yield from _saturation()
+    yield from _postgresql()
     yield from _kubernetes(ours)
     yield from _edge()
 
@@ -180,6 +181,31 @@ max by (namespace, job) (
         "ticket",
         "{service}: the key that signs tokens is {{ $value | humanizeDuration }} old",
         "It should be replaced after 90 days. Nothing breaks yet, and rotation needs no restart.",
+    )
+
+
+def _postgresql() -> Iterable[Symptom]:
+    """Over the names of postgres_exporter; silent where there is none."""
+    yield Symptom(
+        "DatabaseDown",
+        "max by (namespace, job) (pg_up) == 0",
+        2,
+        "page",
+        "{service}: PostgreSQL does not answer",
+        "The exporter has not reached PostgreSQL for two minutes. Services with a database answer "
+        "503; what they accepted before is stored.",
+    )
+    yield Symptom(
+        "DatabaseConnectionsHigh",
+        """
+sum by (namespace, job) (pg_stat_database_numbackends)
+/ max by (namespace, job) (pg_settings_max_connections)
+> 0.8
+""",
+        5,
+        "ticket",
+        "{service}: {{ $value | humanizePercentage }} of PostgreSQL's connections are in use",
+        "When all are, new sessions are refused, of every service. More replicas make it worse.",
     )
 
 

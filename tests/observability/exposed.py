@@ -28,8 +28,8 @@ SUFFIXES = {
     "histogram": ("_bucket", "_count", "_sum"),
     "summary": ("", "_count", "_sum"),
 }
-# Of kube-state-metrics, cAdvisor, cert-manager and Prometheus itself: only in a cluster, or only
-# where rules run. Their names are an interface that those projects keep.
+# Of kube-state-metrics, cAdvisor, postgres_exporter, cert-manager and Prometheus itself: only in a
+# cluster, or only where rules run. Their names are an interface that those projects keep.
 FOREIGN = {
     "ALERTS": {"alertname", "alertstate", "severity", "service"},
     "up": set[str](),
@@ -53,6 +53,22 @@ FOREIGN = {
     "kube_pod_container_status_restarts_total": {"container", "pod"},
     "kube_pod_container_status_waiting_reason": {"container", "pod", "reason"},
     "kube_pod_status_phase": {"pod", "phase"},
+    "pg_database_size_bytes": {"datname"},
+    "pg_long_running_transactions_oldest_timestamp_seconds": set[str](),
+    "pg_settings_max_connections": set[str](),
+    "pg_stat_activity_count": {"datname", "state", "wait_event_type"},
+    "pg_stat_activity_max_tx_duration": {"datname", "state", "wait_event_type"},
+    "pg_stat_database_blks_hit": {"datname"},
+    "pg_stat_database_blks_read": {"datname"},
+    "pg_stat_database_deadlocks": {"datname"},
+    "pg_stat_database_numbackends": {"datname"},
+    "pg_stat_database_tup_deleted": {"datname"},
+    "pg_stat_database_tup_inserted": {"datname"},
+    "pg_stat_database_tup_returned": {"datname"},
+    "pg_stat_database_tup_updated": {"datname"},
+    "pg_stat_database_xact_commit": {"datname"},
+    "pg_stat_database_xact_rollback": {"datname"},
+    "pg_up": set[str](),
 }
 TARGET_LABELS = {"job", "namespace", "instance", "pod"}
 
@@ -84,7 +100,7 @@ async def scrape_services(tree: Topology, folder: Path, exposed: Exposed) -> Non
 
 
 async def _scrape(service: Service, folder: Path, exposed: Exposed) -> None:
-    package = service.name.replace("-", "_")
+    package = service.module
     variables = {
         **service.environment(lambda _: "http://127.0.0.1:9"),
         f"{service.prefix}AUTH_URL": "http://127.0.0.1:9",

@@ -95,7 +95,7 @@ def test_an_outdated_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_each_dashboard_is_its_own():
     """Uids, titles and the panels' ids are used once; a file is named after its uid."""
     assert {file.stem for file in dashboards.FOLDER.glob("*.json")} == BOARDS.keys()
-    assert len(BOARDS) == 6
+    assert len(BOARDS) == 7
     titles = Counter(board["title"] for board in BOARDS.values())
     assert set(titles.values()) == {1}
     for board in BOARDS.values():

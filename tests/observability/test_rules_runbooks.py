@@ -88,8 +88,8 @@ def test_the_commands_of_a_page_exist(alert: str):
                 assert f"$({variable}" in makefile, line
         for module in re.findall(r"python -m (\w+)", line):
             assert importlib.util.find_spec(module), line
-        for service in re.findall(r"(?:SERVICE=|/name=|exec deploy/|hpa )(\w+)", line):
-            assert service in OURS, line
+        for service in re.findall(r"(?:SERVICE=|/name=|exec deploy/|hpa )([\w-]+)", line):
+            assert service in {*OURS, "postgresql"}, line
 
 
 @pytest.mark.parametrize("name", [*ALERTS, "gateway"])

@@ -110,6 +110,19 @@ def progressing(status: str, value: int, deployment: str = "items") -> Series:
     return gauge("kube_deployment_status_condition", f"{value}x40", "kube-state-metrics", **more)
 
 
+def connections(*used: int) -> Series:
+    """Return how many of 200 connections some databases use."""
+    job = "postgresql-exporter"
+    return [
+        *gauge("pg_settings_max_connections", "200x40", job),
+        *(
+            one
+            for number, each in enumerate(used)
+            for one in gauge("pg_stat_database_numbackends", f"{each}x40", job, datname=str(number))
+        ),
+    ]
+
+
 TWO_UP = [*gauge("up", "1x40"), *gauge("up", "0x40", "orders", pod="orders-b")]
 DAY = 86400
 
@@ -163,6 +176,18 @@ CASES = {
           series("db_pool_wait_seconds_count", "0+2x40", **of("items"))]],
         "catalogue", "items: 25% of the sessions waited for a connection", "10m", before="4m",
         service="items",
+    ),
+    "DatabaseDown": Case(
+        gauge("pg_up", "1x5 0x30", "postgresql-exporter"),
+        [gauge("pg_up", "1x5 0x1 1x30", "postgresql-exporter")],
+        "platform", "postgresql-exporter: PostgreSQL does not answer", "9m", before="6m",
+        service="postgresql-exporter", labels={"job": "postgresql-exporter"},
+    ),
+    "DatabaseConnectionsHigh": Case(
+        connections(90, 80),
+        [connections(90, 70), connections(0, 0)],
+        "platform", "postgresql-exporter: 85% of PostgreSQL's connections are in use", "7m",
+        before="4m", service="postgresql-exporter", labels={"job": "postgresql-exporter"},
     ),
     "EventLoopLagHigh": Case(
         [*histogram("event_loop_lag_seconds", {"0.25": 0.9, "0.5": 1, "+Inf": 1}, "auth"),

@@ -2,7 +2,15 @@
 
 from collections.abc import Callable
 
-from observability.dashboards.boards import gateway, kubernetes, orders, overview, service, slo
+from observability.dashboards.boards import (
+    gateway,
+    kubernetes,
+    orders,
+    overview,
+    postgresql,
+    service,
+    slo,
+)
 from observability.dashboards.library import Board
 
 ALL: tuple[Callable[[], Board], ...] = (
@@ -11,5 +19,6 @@ ALL: tuple[Callable[[], Board], ...] = (
     gateway.make,
     orders.make,
     kubernetes.make,
+    postgresql.make,
     slo.make,
 )
