@@ -1,0 +1,219 @@
+"""Version 2 of the API is the Open Inference Protocol v2, REST, in JSON.
+
+Errors are problems (RFC 9457) with a member `error`, which is all that the protocol asks of them;
+`install_error_member` sees to that. The server's metadata and health may be read by everybody.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field, ValidationError
+from pydantic_core import to_json
+from starlette.exceptions import HTTPException
+
+from chassis import RuntimeDep
+from chassis.problems import MEDIA_TYPE, Problem, problems, validation_problem
+from chassis.security import requires
+from predict.model import Model
+from predict.registry import Registry
+from predict.service import RegistryDep, compute, find
+from predict.tensors import (
+    InferRequest,
+    InferResponse,
+    TensorMetadata,
+    check_outputs,
+    inputs_of,
+    no_binary,
+    outputs_of,
+    read,
+    write,
+)
+
+MAY_PREDICT = requires("predict")
+PREFIX = "/v2"
+
+Handler = Callable[[Request, Exception], Awaitable[Response]]
+
+_BINARY_HEADER = "Inference-Header-Content-Length"
+
+router = APIRouter(tags=["open inference protocol"])
+
+
+class ServerMetadata(BaseModel):
+    """What this server is."""
+
+    name: str
+    version: str
+    extensions: list[str] = Field(description="None: tensors are JSON.")
+
+
+class Live(BaseModel):
+    """The server answers."""
+
+    live: bool
+
+
+class Ready(BaseModel):
+    """Models serve."""
+
+    ready: bool
+
+
+class ModelReady(BaseModel):
+    """A model serves."""
+
+    name: str
+    ready: bool
+
+
+class ModelMetadata(BaseModel):
+    """A model, its versions and tensors."""
+
+    name: str
+    versions: list[str]
+    platform: str
+    inputs: list[TensorMetadata]
+    outputs: list[TensorMetadata]
+    properties: dict[str, str]
+
+
+@router.get("", summary="Server metadata")
+async def server_metadata(runtime: RuntimeDep) -> ServerMetadata:
+    """Tell what this server is."""
+    return ServerMetadata(name="slipway-predict", version=runtime.settings.version, extensions=[])
+
+
+@router.get("/health/live", summary="Server live")
+async def server_live() -> Live:
+    """Say that the server answers."""
+    return Live(live=True)
+
+
+@router.get("/health/ready", summary="Server ready", responses=problems(503))
+async def server_ready(registry: RegistryDep) -> Ready:
+    """Say that there are models; 503 when the last one was taken away."""
+    if not registry.models:
+        raise Problem(503, detail="No model serves.", headers={"Retry-After": "10"})
+    return Ready(ready=True)
+
+
+_SHOWS: dict[str, Any] = {"responses": problems(401, 403, 404, 503), "dependencies": [MAY_PREDICT]}
+_INFERS: dict[str, Any] = {
+    "response_model": InferResponse,
+    "responses": problems(400, 401, 403, 404, 413, 415, 422, 503, 504),
+    "dependencies": [MAY_PREDICT],
+    "openapi_extra": {
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {"schema": {"$ref": "#/components/schemas/InferRequest"}}
+            },
+        }
+    },
+}
+
+
+@router.get("/models/{name}", summary="Model metadata", **_SHOWS)
+async def model_metadata(name: str, registry: RegistryDep) -> ModelMetadata:
+    """Tell the tensors of a model's newest version, and which versions there are."""
+    return _metadata(registry, find(registry, name, None))
+
+
+@router.get("/models/{name}/versions/{version}", summary="Version metadata", **_SHOWS)
+async def version_metadata(name: str, version: str, registry: RegistryDep) -> ModelMetadata:
+    """Tell the tensors of one version."""
+    return _metadata(registry, find(registry, name, version))
+
+
+@router.get("/models/{name}/ready", summary="Model ready", **_SHOWS)
+async def model_ready(name: str, registry: RegistryDep) -> ModelReady:
+    """Say that a model serves; 503 while it is in quarantine, 404 when there is none."""
+    return ModelReady(name=find(registry, name, None).card.name, ready=True)
+
+
+@router.get("/models/{name}/versions/{version}/ready", summary="Version ready", **_SHOWS)
+async def version_ready(name: str, version: str, registry: RegistryDep) -> ModelReady:
+    """Say that one version serves."""
+    return ModelReady(name=find(registry, name, version).card.name, ready=True)
+
+
+@router.post("/models/{name}/infer", summary="Infer", **_INFERS)
+async def infer(name: str, request: Request, registry: RegistryDep) -> Response:
+    """Predict from tensors by the newest version; 1 to 1000 rows, the same in all tensors."""
+    return await _infer(find(registry, name, None), request)
+
+
+@router.post("/models/{name}/versions/{version}/infer", summary="Infer by version", **_INFERS)
+async def infer_by_version(
+    name: str, version: str, request: Request, registry: RegistryDep
+) -> Response:
+    """Predict from tensors by one version."""
+    return await _infer(find(registry, name, version), request)
+
+
+def _metadata(registry: Registry, model: Model) -> ModelMetadata:
+    card = model.card
+    properties = {"version": card.version, "task": card.task, "sha256": card.sha256}
+    if card.classes:
+        properties["classes"] = ",".join(card.classes)
+    if card.interval:
+        properties["interval"] = f"{card.interval.method} {card.interval.level:g}"
+    return ModelMetadata(
+        name=card.name,
+        versions=list(registry.models.get(card.name, {})),
+        platform=model.platform,
+        inputs=inputs_of(model),
+        outputs=outputs_of(model),
+        properties=properties,
+    )
+
+
+async def _infer(model: Model, request: Request) -> Response:
+    try:
+        if _BINARY_HEADER in request.headers:
+            raise no_binary()
+        asked = InferRequest.model_validate_json(await request.body())
+        names = check_outputs(model, asked.outputs)
+        rows = read(model.rows, asked.inputs)
+    except ValidationError as error:
+        model.metrics.answered("invalid", 1)
+        errors = error.errors(include_url=False, include_input=False)[:100]
+        raise validation_problem(
+            [{**each, "loc": ["body", *each["loc"]]} for each in errors]
+        ) from None
+    except Problem:
+        model.metrics.answered("invalid", 1)
+        raise
+    outputs = await compute(model, rows)
+    answer: dict[str, Any] = {
+        "model_name": model.card.name,
+        "model_version": model.card.version,
+        **({} if asked.id is None else {"id": asked.id}),
+        "outputs": write(model, outputs, names),
+    }
+    return Response(to_json(answer), media_type="application/json")
+
+
+def install_error_member(app: FastAPI) -> None:
+    """Give every problem below `/v2` the member `error`, which the protocol's clients read."""
+    for kind in (Problem, HTTPException, RequestValidationError):
+        app.add_exception_handler(kind, _with_error(app.exception_handlers[kind]))
+
+
+def _with_error(handler: Any) -> Handler:
+    async def handle(request: Request, error: Exception) -> Response:
+        answer: Response = await handler(request, error)
+        path = request.url.path
+        if answer.media_type != MEDIA_TYPE or not (path == PREFIX or path.startswith(PREFIX + "/")):
+            return answer
+        problem = json.loads(bytes(answer.body))
+        problem["error"] = problem.get("detail") or problem["title"]
+        headers = {k: v for k, v in answer.headers.items() if k != "content-length"}
+        return Response(json.dumps(problem), answer.status_code, headers, MEDIA_TYPE)
+
+    return handle
