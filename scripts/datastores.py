@@ -46,7 +46,7 @@ def generated(topology: Topology) -> str:
 
 def _needs(service: Service) -> dict[str, Any]:
     values: dict[str, Any] = {}
-    if service.database:
+    if service.migrates:
         values["database"] = True
     if service.secrets:
         values["secrets"] = {name: _kind(name) for name in service.secrets}

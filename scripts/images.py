@@ -117,7 +117,7 @@ def command(
 ) -> list[str]:
     """Return the command that builds `image` of one service; `fresh` uses no earlier layer."""
     arguments = {
-        "SERVICE": service.name,
+        "SERVICE": service.package,
         "BASE": base,
         "VERSION": image.rpartition(":")[2],
         "REVISION": commit.revision,
@@ -213,11 +213,13 @@ def build(
 
 
 def _chosen(names: Sequence[str]) -> list[Service]:
+    """Return the services to build, by default all; of those with one image, one."""
     topology = load()
     if unknown := sorted(set(names) - set(topology.services)):
         known = ", ".join(topology.services)
         raise ImageError(f"{unknown[0]}: no such service; there are {known}", code=2)
-    return [topology[name] for name in names or topology.services]
+    chosen = {topology[name].package: topology[name] for name in names or topology.services}
+    return list(chosen.values())
 
 
 def _run(line: Sequence[str]) -> None:

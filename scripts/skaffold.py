@@ -1,10 +1,11 @@
-"""skaffold's files, derived from the tree: a root, and one module for each release.
+"""skaffold's files, derived from the tree: a root, and one module for each release or package.
 
     python -m scripts.skaffold --write
 
 writes `skaffold.yaml`, `services/<name>/skaffold.yaml` and those of the other releases;
 `--check` says whether they are current (a test does it too). The root names the modules in the
-order of their deployment. Each module alone works too: `skaffold dev -m orders`.
+order of their deployment. Each module alone works too: `skaffold dev -m orders`. Releases of one
+package share a module, because skaffold builds an image in one place only.
 
 Profiles: `dev` is on by itself in `skaffold dev`, with images that reload; `kind` and `minikube`
 are on by themselves in such a context; `staging` and `production` push, and run images by digest.
@@ -59,20 +60,27 @@ def documents(topology: Topology) -> dict[Path, Document]:
         profile: {release.name: release for release in releases(topology, profile)}
         for profile in GUARDED
     }
-    found = {ROOT_FILE: _root(list(plan))}
+    modules: dict[str, list[Release]] = {}
     for name, release in plan.items():
-        of_profiles = {profile: each.get(name) for profile, each in guarded.items()}
         service = topology.services.get(name)
+        modules.setdefault(service.package if service else name, []).append(release)
+    found = {ROOT_FILE: _root(list(modules))}
+    for name, of_module in modules.items():
+        of_profiles = {
+            profile: [each[release.name] for release in of_module if release.name in each]
+            for profile, each in guarded.items()
+        }
+        service = topology.services.get(of_module[0].name)
         found[module(name)] = (
-            _service(service, release, of_profiles)
+            _service(service, of_module, of_profiles)
             if service
-            else _upstream(name, release, of_profiles)
+            else _upstream(name, of_module, of_profiles)
         )
     return found
 
 
 def module(name: str) -> Path:
-    """Return the file of one release's module."""
+    """Return the file of the module of a release or a package."""
     folder = "charts" if name in {GATEWAY, DATASTORES, OBSERVABILITY} else "services"
     return Path(folder, name, "skaffold.yaml")
 
@@ -121,40 +129,50 @@ def _root(names: Sequence[str]) -> Document:
     }
 
 
-def _service(service: Service, release: Release, guarded: dict[str, Release | None]) -> Document:
+def _service(
+    service: Service, of_module: Sequence[Release], guarded: dict[str, list[Release]]
+) -> Document:
     env = re.sub(r"[^A-Za-z0-9_]", "_", service.image)
     # Only the version: skaffold itself puts the whole name in where it finds the repository's, and
     # finds the pods to sync by it.
     image = {"image.tag": f"{{{{.IMAGE_TAG_{env}}}}}"}
-    document = _module(service.name, release)
+    document = _module(service.package, of_module)
     document["build"] = {
         "artifacts": [
             {
                 "image": service.image,
                 "context": "../..",
-                "docker": _docker(service.name, "runtime", BASES[""]),
+                "docker": _docker(service.package, "runtime", BASES[""]),
                 "sync": {"manual": _sync(service)},
             }
         ],
         "local": {"useBuildkit": True},
         "tagPolicy": {"gitCommit": {}},
     }
-    document["deploy"]["helm"]["releases"][0]["setValueTemplates"] = image
+    places = range(len(of_module))
+    for place in places:
+        document["deploy"]["helm"]["releases"][place]["setValueTemplates"] = dict(image)
     profiles = []
     for name in PROFILES:
         patches = _push(name)
         if name == "dev":
             patches = [
                 _replace("/build/artifacts/0/docker/target", "dev"),
-                _add(
-                    "/deploy/helm/releases/0/setValues",
-                    {"command": ["python", "/opt/reload/reload.py", "serve"]},
+                *(
+                    _add(
+                        f"/deploy/helm/releases/{place}/setValues",
+                        {"command": ["python", "/opt/reload/reload.py", "serve"]},
+                    )
+                    for place in places
                 ),
             ]
         elif name in GUARDED:
             digest = image | {"image.digest": f"{{{{.IMAGE_DIGEST_{env}}}}}"}
             patches += _values(guarded[name])
-            patches.append(_replace("/deploy/helm/releases/0/setValueTemplates", digest))
+            patches += [
+                _replace(f"/deploy/helm/releases/{place}/setValueTemplates", dict(digest))
+                for place in places
+            ]
             if name in BASES:
                 patches.append(_replace("/build/artifacts/0/docker/buildArgs/BASE", BASES[name]))
         profiles.append(_profile(name, patches))
@@ -162,9 +180,11 @@ def _service(service: Service, release: Release, guarded: dict[str, Release | No
     return document
 
 
-def _upstream(name: str, release: Release, guarded: dict[str, Release | None]) -> Document:
+def _upstream(
+    name: str, of_module: Sequence[Release], guarded: dict[str, list[Release]]
+) -> Document:
     """Return the module of a release whose images are not ours."""
-    document = _module(name, release)
+    document = _module(name, of_module)
     if name == DATASTORES:
         # First of all: the namespace, with its labels, stays when the releases go.
         line = 'kubectl --context "$SKAFFOLD_KUBE_CONTEXT" apply -f k8s/namespace.yaml'
@@ -184,7 +204,7 @@ def _upstream(name: str, release: Release, guarded: dict[str, Release | None]) -
     return document
 
 
-def _module(name: str, release: Release) -> Document:
+def _module(name: str, of_module: Sequence[Release]) -> Document:
     return {
         "apiVersion": API,
         "kind": "Config",
@@ -193,11 +213,12 @@ def _module(name: str, release: Release) -> Document:
             "helm": {
                 "releases": [
                     {
-                        "name": name,
+                        "name": release.name,
                         "namespace": NAMESPACE,
                         "chartPath": _path(release.chart),
                         "valuesFiles": [_path(file) for file in release.values],
                     }
+                    for release in of_module
                 ]
             }
         },
@@ -216,11 +237,10 @@ def _docker(service: str, target: str, base: str) -> Document:
 
 def _sync(service: Service) -> list[Document]:
     """Return where Python files go in a running dev container; anything else is a new image."""
-    package = service.name.replace("-", "_")
     return [
         {"src": f"{folder}/{name}/**/*.py", "dest": "/tmp/app", "strip": f"{folder}/"}  # noqa: S108
         for folder, name in (
-            (f"services/{service.name}", package),
+            (f"services/{service.package}", service.module),
             ("services/chassis", "chassis"),
         )
     ]
@@ -233,11 +253,13 @@ def _push(profile: str) -> list[Document]:
     return [] if profile == "dev" else [_add("/build/local/push", value=False)]
 
 
-def _values(release: Release | None) -> list[Document]:
-    if release is None:
-        return []
-    files = [_path(file) for file in release.values]
-    return [_replace("/deploy/helm/releases/0/valuesFiles", files)]
+def _values(of_module: Sequence[Release]) -> list[Document]:
+    return [
+        _replace(
+            f"/deploy/helm/releases/{place}/valuesFiles", [_path(file) for file in release.values]
+        )
+        for place, release in enumerate(of_module)
+    ]
 
 
 def _profile(name: str, patches: list[Document]) -> Document:

@@ -1,5 +1,8 @@
 """The topology of the platform: every `services/*/service.yaml`, read and checked once.
 
+A file is a release. Its code is in the same folder, or in the one that `package` names: then
+several releases run one image, scaled apart.
+
 This is the only reader of those files in Python: the local runner, the gateway's values and the
 tests all start here. A file is checked against `charts/service/values.schema.json`, the schema
 that Helm applies to the same file, and then for what a schema cannot say: names that agree,
@@ -75,22 +78,43 @@ class Service:
     slo: Slo
     env: Mapping[str, str] = field(default_factory=dict)
     secrets: tuple[str, ...] = ()
+    code: str = ""
+    """The folder of services/ with its code, where that is not its own."""
     depends_on: tuple[str, ...] = ()
     client_scopes: tuple[str, ...] = ()
     database: bool = False
+    database_of: str = ""
+    """The service whose database it shares and who migrates it; empty: it has its own."""
     publishes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     routes: tuple[Route, ...] = ()
     values: Mapping[str, Any] = field(default_factory=dict)
     """The whole file, for what has no field here."""
 
     @property
+    def package(self) -> str:
+        """The folder of services/ with its code; releases of one package run one image."""
+        return self.code or self.name
+
+    @property
     def prefix(self) -> str:
         """The prefix of its environment variables, for example `ORDERS_`."""
-        return f"{self.name.upper().replace('-', '_')}_"
+        return f"{self.package.upper().replace('-', '_')}_"
+
+    @property
+    def module(self) -> str:
+        """The import package."""
+        return self.package.replace("-", "_")
+
+    @property
+    def migrates(self) -> bool:
+        """Whether the database is its own to migrate and to seed."""
+        return self.database and not self.database_of
 
     def environment(self, url_of: Callable[[str], str]) -> dict[str, str]:
         """Return the variables that follow from the file; `url_of` gives a peer's base URL."""
         variables = dict(self.env)
+        if self.package != self.name:
+            variables[f"{self.prefix}SERVICE_NAME"] = self.name
         for peer in self.depends_on:
             variables[f"{self.prefix}{peer.upper().replace('-', '_')}_URL"] = url_of(peer)
         if self.publishes:
@@ -118,15 +142,27 @@ class Topology:
         """Return one service; `KeyError` if there is none of this name."""
         return self.services[name]
 
+    @property
+    def packages(self) -> tuple[Service, ...]:
+        """One service for each package, the first by name: what is built once."""
+        found: dict[str, Service] = {}
+        for service in self:
+            found.setdefault(service.package, service)
+        return tuple(found.values())
+
     @cached_property
     def start_order(self) -> tuple[Service, ...]:
-        """The services, each after those it depends on where there is no circle."""
+        """The services, each after those it depends on where there is no circle.
+
+        Whoever migrates a database comes before those who share it.
+        """
         ordered: dict[str, Service] = {}
 
         def visit(service: Service, above: frozenset[str]) -> None:
             if service.name in ordered or service.name in above:
                 return
-            for peer in service.depends_on:
+            shared = (service.database_of,) if service.database_of else ()
+            for peer in (*service.depends_on, *shared):
                 visit(self.services[peer], above | {service.name})
             ordered[service.name] = service
 
@@ -221,6 +257,7 @@ def _service(values: dict[str, Any]) -> Service:
     latency = values["slo"].get("latency", {})
     return Service(
         name=values["name"],
+        code=values.get("package", ""),
         description=values["description"],
         image=values["image"]["repository"],
         port=values["port"],
@@ -236,6 +273,7 @@ def _service(values: dict[str, Any]) -> Service:
         depends_on=tuple(values.get("dependsOn", {})),
         client_scopes=tuple(values.get("client", {}).get("scopes", ())),
         database=values.get("database", {}).get("enabled", False),
+        database_of=values.get("database", {}).get("of", ""),
         publishes=MappingProxyType(
             {k: tuple(v) for k, v in values.get("events", {}).get("publishes", {}).items()}
         ),
@@ -272,6 +310,8 @@ def _own_problems(service: Service, folder: str) -> Iterator[str]:
         for name in names:
             if not name.startswith(service.prefix):
                 yield f"{where}.{name}: does not start with {service.prefix}"
+    if service.database_of and not service.database:
+        yield "database.of: the database is not enabled; set database.enabled: true"
     for name in service.secrets:
         if name in service.env:
             yield f"env.{name}: is a secret too; keep one of them"
@@ -288,6 +328,8 @@ def _disagreements(topology: Topology) -> Iterator[str]:
         for peer in service.depends_on:
             if peer == service.name or peer not in topology.services:
                 yield f"{file}: dependsOn.{peer}: {_no_peer(peer, topology)}"
+        for field_, problem in _shared(service, topology):
+            yield f"{file}: {field_}: {problem}"
         for event, peers in service.publishes.items():
             for peer in peers:
                 if peer not in service.depends_on:
@@ -303,6 +345,28 @@ def _disagreements(topology: Topology) -> Iterator[str]:
                 where = f"{file}: routes[{position}].path"
                 yield f"{where}: {route.path} is already a route of {taken.pop()}"
             seen |= {(path, method): service.name for method in route.methods or ("any",)}
+
+
+def _shared(service: Service, topology: Topology) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong between releases of one package, as field and sentence."""
+    root = topology.root / "services"
+    if service.package != service.name:
+        if not (root / service.package / "pyproject.toml").is_file():
+            yield "package", f"there is no services/{service.package}/pyproject.toml"
+        if (root / service.name / "pyproject.toml").is_file():
+            yield "package", f"services/{service.name} has code of its own; remove one of them"
+        for sibling in topology:
+            if sibling.package == service.package and sibling.image != service.image:
+                what = f"{sibling.name} runs the same package as {sibling.image}"
+                yield "image.repository", f"{what}; give both the same image"
+    if not service.database_of:
+        return
+    owner = topology.services.get(service.database_of)
+    if owner is None or owner is service or not owner.migrates:
+        yield "database.of", f"{service.database_of} is no other service with a database of its own"
+    elif owner.package != service.package:
+        what = f"{owner.name} is another package; a database is shared by releases of one"
+        yield "database.of", f"{what}: ask {owner.name} through its API"
 
 
 def _no_peer(peer: str, topology: Topology) -> str:

@@ -138,6 +138,15 @@ def _work() -> Iterable[Symptom]:
         "Accepted orders are neither confirmed nor rejected, and their stock is held.",
     )
     yield Symptom(
+        "ProjectionBehind",
+        "max by (namespace, job) (projection_lag_seconds) > 60",
+        5,
+        "page",
+        "{service}: the read model is {{ $value | humanizeDuration }} behind",
+        "Commands are carried out and nothing is lost, but queries show what was, and whoever "
+        "waits for their own write gets 503.",
+    )
+    yield Symptom(
         "WorkerRestarting",
         "sum by (namespace, job, worker) (increase(background_worker_restarts_total[15m])) > 5",
         0,

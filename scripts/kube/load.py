@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if unknown := sorted(set(names) - set(topology.services)):
             print(f"load: {unknown[0]}: no such service", file=sys.stderr)
             return 2
-        wanted = [f"{topology[name].image}:{options.tag}" for name in names]
+        wanted = list(dict.fromkeys(f"{topology[name].image}:{options.tag}" for name in names))
         put(options.cluster, wanted, find_builder())
     except TopologyError as error:
         print(f"load: {error}", file=sys.stderr)

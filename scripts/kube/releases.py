@@ -29,7 +29,7 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class Images:
-    """Which images to run: `registry` before each name, one `tag`, or a digest per service."""
+    """Which images to run: `registry` before each name, one `tag`, or a digest per package."""
 
     tag: str = ""
     registry: str = ""
@@ -42,14 +42,14 @@ class Images:
             if not _DIGEST.fullmatch(digest):
                 raise ToolError(f"digest of {name}: {digest!r} is not sha256:<64 hex digits>")
 
-    def sets(self, name: str, repository: str) -> list[str]:
-        """Return helm's settings for the service `name`."""
+    def sets(self, package: str, repository: str) -> list[str]:
+        """Return helm's settings for a release of `package`."""
         sets = []
         if self.registry:
             sets.append(f"image.repository={self.registry.rstrip('/')}/{repository}")
         if self.tag:
             sets.append(f"image.tag={self.tag}")
-        if digest := self.digests.get(name):
+        if digest := self.digests.get(package):
             sets.append(f"image.digest={digest}")
         return sets
 
@@ -101,7 +101,7 @@ def releases(
         values = [own, *tracing, folder / "services.yaml"]
         if (folder / f"{service.name}.yaml").is_file():
             values.append(folder / f"{service.name}.yaml")
-        sets = tuple(images.sets(service.name, service.image))
+        sets = tuple(images.sets(service.package, service.image))
         found.append(Release(service.name, root / "charts" / "service", tuple(values), sets))
     tracing = [root / TRACING / "gateway.yaml"] if traced else []
     routes = root / "k8s" / "gateway-services.yaml"

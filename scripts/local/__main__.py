@@ -35,13 +35,13 @@ def _migrate(_: argparse.Namespace) -> int:
 def _run(args: argparse.Namespace) -> int:
     from scripts.local.slipway import run_tool  # noqa: PLC0415
 
-    return run_tool(_stack(), args.service, [args.service, *args.words])
+    return run_tool(_stack(), args.service, lambda module: [module, *args.words])
 
 
 def _openapi(args: argparse.Namespace) -> int:
     from scripts.local.slipway import run_tool  # noqa: PLC0415
 
-    return run_tool(_stack(), args.service, ["chassis", "openapi", args.service])
+    return run_tool(_stack(), args.service, lambda module: ["chassis", "openapi", module])
 
 
 def _admin(args: argparse.Namespace) -> int:

@@ -11,7 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import httpx2
@@ -111,7 +111,8 @@ class Slipway(Stack):
         return {"PYTHONUNBUFFERED": "1", **found, **os.environ, **fixed}
 
     def database_url(self, name: str) -> str:
-        """The database of one service: on the given server, or a file."""
+        """The database of one service, or the sibling's that it shares: on a server, or a file."""
+        name = self.topology[name].database_of or name
         template = self.options.database_url_template
         if template:
             return template.replace("{service}", name.replace("-", "_"))
@@ -160,7 +161,8 @@ class Slipway(Stack):
             RunnerError: a setting is wrong or a database fails; the line says which and why.
         """
         env: dict[str, str] = {}
-        for service in self.topology:
+        # Releases of one package share its variables: who owns the database has the last word.
+        for service in sorted(self.topology, key=lambda each: each.migrates):
             env |= self.environment(service.name)
         log = self.options.home.log("prepare")
         logfile.start_new(log)
@@ -170,7 +172,7 @@ class Slipway(Stack):
             "-m",
             "scripts.local.prepare",
             *(["--seed"] if seed else []),
-            *(service.name for service in self.topology),
+            *(service.module for service in self.topology.packages),
             env=env,
             cwd=topology.ROOT,
             stdin=asyncio.subprocess.DEVNULL,
@@ -210,7 +212,7 @@ class Slipway(Stack):
         local, shown = self.url_of(name), f"http://localhost:{self._service_ports[name]}"
         return Spec(
             name=name,
-            argv=(sys.executable, "-m", "chassis", "serve", name),
+            argv=(sys.executable, "-m", "chassis", "serve", service.module),
             port=self._service_ports[name],
             env=self.environment(name),
             ready_urls=(f"{local}/startupz", f"{local}/readyz"),
@@ -304,8 +306,10 @@ def find_envoy() -> str:
     return found
 
 
-def run_tool(stack: Slipway, service: str, words: Sequence[str]) -> int:
+def run_tool(stack: Slipway, service: str, words: Callable[[str], Sequence[str]]) -> int:
     """Run a command of one service with the environment that the runner gives it; its exit code.
+
+    `words` gives the command from the name of the service's import package.
 
     Raises:
         RunnerError: there is no such service.
@@ -314,4 +318,5 @@ def run_tool(stack: Slipway, service: str, words: Sequence[str]) -> int:
         known = ", ".join(stack.topology.services)
         raise RunnerError(f"{service or '(nothing)'}: no such service; known: {known}", code=2)
     env = stack.environment(service)
-    return subprocess.run([sys.executable, "-m", *words], env=env, check=False).returncode
+    command = [sys.executable, "-m", *words(stack.topology[service].module)]
+    return subprocess.run(command, env=env, check=False).returncode

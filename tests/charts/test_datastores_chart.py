@@ -34,7 +34,7 @@ from tests.charts.kube import (
 SERVICES = str(GENERATED)
 TREE = topology.load()
 EXPORTING: dict[str, Any] = {"exporter": {"enabled": True}}
-DATABASES = {service.name for service in TREE if service.database}
+DATABASES = {service.name for service in TREE if service.migrates}
 
 
 def rendered(**values: Any) -> list[Manifest]:

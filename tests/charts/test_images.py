@@ -27,7 +27,7 @@ from scripts.topology import ROOT, load
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 COMMIT = images.Commit("abc123", 1_700_000_000, "https://example.org/slipway")
-SERVICES = sorted(load().services)
+SERVICES = sorted(service.package for service in load().packages)
 
 
 def stage(name: str) -> str:
@@ -160,6 +160,14 @@ def test_a_client_without_its_daemon_is_no_builder(monkeypatch: pytest.MonkeyPat
     assert images.find_builder() == "podman"
     with pytest.raises(images.ImageError, match="docker does not work here"):
         images.find_builder("docker")
+
+
+def test_releases_of_one_package_are_one_image():
+    """It is built once, from the folder of the package."""
+    [service] = images._chosen(["trainers-commands", "trainers-queries"])
+    line = images.command("buildah", service, f"{service.image}:1", commit=COMMIT)
+    assert "--build-arg=SERVICE=trainers" in line
+    assert len(images._chosen([])) == len({service.image for service in load()})
 
 
 def test_an_unknown_service_is_refused_by_name(capsys: pytest.CaptureFixture[str]):

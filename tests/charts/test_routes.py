@@ -27,10 +27,17 @@ def test_every_documented_path_is_routed_or_inside(
 ):
     """No endpoint is forgotten, none slips out, and no route leads nowhere."""
     monkeypatch.chdir(tmp_path)
-    paths = set(importlib.import_module(f"{service.name}.main").create_app().openapi()["paths"])
+    for name, value in service.env.items():
+        monkeypatch.setenv(name, value)
+    document = importlib.import_module(f"{service.module}.main").create_app().openapi()
+    paths = document["paths"]
     assert paths
-    for path in paths:
-        routed = any(_matches(route, path) for route in service.routes)
+    for path, operations in paths.items():
+        methods = {method.upper() for method in operations}
+        routed = any(
+            _matches(route, path) and methods <= set(route.methods or methods)
+            for route in service.routes
+        )
         assert routed != bool(INSIDE.fullmatch(path)), path
     for route in service.routes:
         assert any(_matches(route, path) for path in paths), route.path

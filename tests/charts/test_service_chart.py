@@ -374,3 +374,22 @@ def test_the_notes_say_what_to_do_next():
     notes = texts(case("minimal"))["NOTES.txt"]
     assert "helm test books -n slipway --logs" in notes
     assert "reading answers for it" in notes
+
+
+def test_a_release_of_a_package_runs_its_code_on_the_siblings_database():
+    """Nothing migrates or seeds twice; the process knows its own name and waits in its probe."""
+    values = case("sibling")
+    found = manifests(values)
+    assert not [each for each in found if each["kind"] == "Job"]
+    [container] = pod(values)["containers"]
+    assert container["command"][-2:] == ["serve", "library"]
+    [url] = container["env"]
+    assert url["name"] == "LIBRARY_DATABASE_URL"
+    assert url["valueFrom"]["secretKeyRef"]["name"] == "lending-database"
+    assert container["startupProbe"]["httpGet"]["path"] == "/startupz"
+    config = of("ConfigMap", values)["data"]
+    assert config["LIBRARY_SERVICE_NAME"] == "books"
+    assert config["LIBRARY_PORT"] == "8000"
+    labels = of("Deployment", values)["spec"]["template"]["metadata"]["labels"]
+    assert labels["slipway.dev/database"] == "true"
+    assert "BOOKS_SERVICE_NAME" not in of("ConfigMap", case("minimal"))["data"]

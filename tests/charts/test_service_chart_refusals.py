@@ -155,6 +155,7 @@ def test_the_schema_is_closed_and_described():
 
 OPTIONAL = {
     "name", "description", "port", "slo", "client", "replicas", "global", "image.repository",
+    "package", "database.of",
     "disruptionBudget.minAvailable", "resources.requests.ephemeral-storage",
     "resources.limits.cpu", "resources.limits.ephemeral-storage",
     "autoscaling.behavior.scaleUp.tolerance", "autoscaling.behavior.scaleDown.tolerance",

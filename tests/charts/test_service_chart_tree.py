@@ -115,7 +115,7 @@ def test_the_services_settings_understand_their_environment(
     for entry in container.get("env", []):
         variables[entry["name"]] = secret(entry["name"])
     cls: type[ServiceSettings] = importlib.import_module(
-        f"{service.replace('-', '_')}.settings"
+        f"{TREE[service].module}.settings"
     ).Settings
     prefix = TREE[service].prefix
     fields = {f"{prefix}{name}".upper() for name in cls.model_fields}

@@ -24,7 +24,15 @@ FILES = {path: yaml.safe_load((ROOT / path).read_text()) for path in skaffold.do
 
 
 def service_file(name: str) -> dict[str, Any]:
-    return FILES[skaffold.module(name)]
+    """The module of a service: its own, or that of its package."""
+    return FILES[skaffold.module(TOPOLOGY[name].package)]
+
+
+def release_of(document: dict[str, Any], name: str) -> dict[str, Any]:
+    """The release `name` in a module."""
+    found = [each for each in document["deploy"]["helm"]["releases"] if each["name"] == name]
+    assert len(found) == 1
+    return dict(found[0])
 
 
 def profile(document: dict[str, Any], name: str) -> dict[str, Any]:
@@ -58,7 +66,8 @@ def test_a_stale_file_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 def test_the_root_names_every_module_in_the_order_of_deployment():
     paths = [each["path"].removeprefix("./") for each in FILES[skaffold.ROOT_FILE]["requires"]]
     plan = [release.name for release in releases(TOPOLOGY, "dev")]
-    assert paths == [str(skaffold.module(name)) for name in plan]
+    packages = [TOPOLOGY[name].package if name in SERVICES else name for name in plan]
+    assert paths == list(dict.fromkeys(str(skaffold.module(name)) for name in packages))
     assert plan[0] == "datastores"
     assert plan[-1] == "gateway"
     for name in SERVICES:
@@ -91,12 +100,11 @@ def test_a_module_installs_what_make_deploy_installs(name: str, environment: str
     document = service_file(name)
     if environment != "dev":
         document = profile(document, environment)
-    release = document["deploy"]["helm"]["releases"][0]
+    release = release_of(document, name)
     plan = next(each for each in releases(TOPOLOGY, environment) if each.name == name)
-    folder = (ROOT / skaffold.module(name)).parent
+    folder = (ROOT / skaffold.module(TOPOLOGY[name].package)).parent
     assert [(folder / file).resolve() for file in release["valuesFiles"]] == list(plan.values)
     assert (folder / release["chartPath"]).resolve() == plan.chart
-    assert release["name"] == name
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -106,7 +114,7 @@ def test_the_image_that_is_built_is_the_one_that_is_installed(name: str):
     artifact = document["build"]["artifacts"][0]
     assert artifact["image"] == TOPOLOGY[name].image
     variable = artifact["image"].replace("/", "_").replace("-", "_")
-    templates = document["deploy"]["helm"]["releases"][0]["setValueTemplates"]
+    templates = release_of(document, name)["setValueTemplates"]
     # Another repository in the values would hide the image from skaffold, and from its sync.
     assert templates == {"image.tag": f"{{{{.IMAGE_TAG_{variable}}}}}"}
 
@@ -115,7 +123,7 @@ def test_the_image_that_is_built_is_the_one_that_is_installed(name: str):
 def test_skaffold_dev_builds_images_that_reload_and_runs_the_reloader(name: str):
     changed = profile(service_file(name), "dev")
     assert changed["build"]["artifacts"][0]["docker"]["target"] == "dev"
-    values = changed["deploy"]["helm"]["releases"][0]["setValues"]
+    values = release_of(changed, name)["setValues"]
     assert values["command"] == ["python", "/opt/reload/reload.py", "serve"]
 
 
@@ -123,10 +131,10 @@ def test_skaffold_dev_builds_images_that_reload_and_runs_the_reloader(name: str)
 def test_python_files_of_a_service_and_the_chassis_are_synced_to_where_the_reloader_looks(
     name: str,
 ):
-    package = name.replace("-", "_")
+    folder, package = TOPOLOGY[name].package, TOPOLOGY[name].module
     rules = service_file(name)["build"]["artifacts"][0]["sync"]["manual"]
     for file, wanted in (
-        (f"services/{name}/{package}/main.py", f"/tmp/app/{package}/main.py"),
+        (f"services/{folder}/{package}/main.py", f"/tmp/app/{package}/main.py"),
         ("services/chassis/chassis/http/peer.py", "/tmp/app/chassis/http/peer.py"),
     ):
         assert (ROOT / file).is_file()
@@ -143,8 +151,18 @@ def test_python_files_of_a_service_and_the_chassis_are_synced_to_where_the_reloa
 def test_guarded_environments_push_and_run_the_digest(name: str, environment: str):
     changed = profile(service_file(name), environment)
     assert changed["build"]["local"]["push"] is True
-    templates = changed["deploy"]["helm"]["releases"][0]["setValueTemplates"]
+    templates = release_of(changed, name)["setValueTemplates"]
     assert templates["image.digest"].startswith("{{.IMAGE_DIGEST_")
+
+
+def test_an_image_is_built_in_one_module():
+    """Skaffold refuses an image that two modules build."""
+    built = [
+        artifact["image"]
+        for document in FILES.values()
+        for artifact in document.get("build", {}).get("artifacts", [])
+    ]
+    assert len(built) == len(set(built)) == len(TOPOLOGY.packages) + 1
 
 
 def test_production_has_no_default_base_image():

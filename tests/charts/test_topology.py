@@ -22,7 +22,8 @@ SIX = ("auth", "info", "inventory", "items", "notifications", "orders")
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     """A copy of the tree's service.yaml files and their schema."""
-    for file in [*ROOT.glob("services/*/service.yaml"), ROOT / topology.SCHEMA]:
+    projects = ROOT.glob("services/*/pyproject.toml")
+    for file in [*ROOT.glob("services/*/service.yaml"), *projects, ROOT / topology.SCHEMA]:
         copy = tmp_path / file.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(file, copy)
@@ -205,6 +206,86 @@ def test_the_same_path_may_be_split_by_method(tree: Path):
         topology.load(tree)
 
 
+def two_sides(tree: Path, **queries: Any) -> None:
+    """Split items of a copied tree into two releases of one package."""
+    values = yaml.safe_load((tree / "services/items/service.yaml").read_text())
+    (tree / "services/items/service.yaml").unlink()
+    for side, more in (
+        ("writes", {}),
+        ("reads", {"database": {"enabled": True, "of": "items-writes"}}),
+    ):
+        own = {**values, "name": f"items-{side}", "package": "items", "routes": [], **more}
+        own |= queries if side == "reads" else {}
+        folder = tree / "services" / f"items-{side}"
+        folder.mkdir()
+        (folder / "service.yaml").write_text(yaml.safe_dump(own))
+    change(tree, "orders", lambda v: v["dependsOn"].update({"items-reads": {}}))
+    change(tree, "orders", lambda v: v["dependsOn"].pop("items"))
+
+
+def test_releases_of_one_package_share_image_prefix_and_database(tree: Path):
+    """One image is built, one release migrates, and each process knows its own name."""
+    two_sides(tree)
+    found = topology.load(tree)
+    writes, reads = found["items-writes"], found["items-reads"]
+    assert (writes.module, reads.module, writes.prefix, reads.prefix) == (
+        "items", "items", "ITEMS_", "ITEMS_",
+    )  # fmt: skip
+    assert (writes.migrates, reads.migrates) == (True, False)
+    assert [service.package for service in found.packages].count("items") == 1
+    names = [service.name for service in found.start_order]
+    assert names.index("items-writes") < names.index("items-reads") < names.index("orders")
+    environment = reads.environment(lambda peer: f"http://{peer}")
+    assert environment["ITEMS_SERVICE_NAME"] == "items-reads"
+    urls = found["orders"].environment(lambda peer: f"http://{peer}")
+    assert urls["ORDERS_ITEMS_READS_URL"] == "http://items-reads"
+    assert "AUTH_SERVICE_NAME" not in found["auth"].environment(str)
+
+
+SHARED_WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "no such code": (
+        {"package": "itemz", "env": {}},
+        "package: there is no services/itemz/pyproject.toml"),
+    "another image": (
+        {"image": {"repository": "slipway/other"}},
+        "image.repository: items-writes runs the same package as slipway/items"),
+    "nobody's database": (
+        {"database": {"enabled": True, "of": "nobody"}},
+        "database.of: nobody is no other service with a database of its own"),
+    "its own database": (
+        {"database": {"enabled": True, "of": "items-reads"}},
+        "database.of: items-reads is no other service with a database of its own"),
+    "a stranger's database": (
+        {"database": {"enabled": True, "of": "inventory"}},
+        "database.of: inventory is another package; a database is shared by releases of one"),
+    "a database that is off": (
+        {"database": {"enabled": False, "of": "items-writes"}},
+        "database.of: the database is not enabled"),
+    "a variable of the release's name": (
+        {"env": {"ITEMS_READS_LOG_LEVEL": "info", "X_Y": "1"}},
+        "env.X_Y: does not start with ITEMS_"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", SHARED_WRONG)
+def test_releases_that_do_not_fit_together_are_refused(tree: Path, mistake: str):
+    """Each in one line, with the file, the field and the fix."""
+    wrong, expected = SHARED_WRONG[mistake]
+    two_sides(tree, **wrong)
+    with pytest.raises(TopologyError) as caught:
+        topology.load(tree)
+    assert expected in str(caught.value)
+    assert str(caught.value).startswith("services/items-")
+
+
+def test_a_release_with_two_codes_is_refused(tree: Path):
+    """Code in its own folder would never run."""
+    two_sides(tree)
+    shutil.copy(tree / "services/items/pyproject.toml", tree / "services/items-reads")
+    with pytest.raises(TopologyError, match="services/items-reads has code of its own"):
+        topology.load(tree)
+
+
 def test_the_tool_ends_with_2_on_bad_input(capsys: pytest.CaptureFixture[str]):
     """And with one line per service when all is well."""
     assert topology.main([]) == 0
@@ -216,7 +297,7 @@ def test_the_tool_ends_with_2_on_bad_input(capsys: pytest.CaptureFixture[str]):
 @pytest.mark.parametrize("service", tuple(topology.load()), ids=lambda service: service.name)
 def test_every_variable_is_a_setting(service: topology.Service):
     """What service.yaml sets or implies, the service's settings class knows by that name."""
-    settings = importlib.import_module(f"{service.name}.settings").Settings
+    settings = importlib.import_module(f"{service.module}.settings").Settings
     variables = {*service.environment(lambda peer: f"http://{peer}"), *service.secrets}
     if service.database:
         variables.add(f"{service.prefix}DATABASE_URL")

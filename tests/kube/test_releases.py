@@ -110,6 +110,13 @@ def test_a_bad_tag_is_refused(tag: str) -> None:
         Images(tag=tag)
 
 
+def test_releases_of_one_package_run_one_digest_and_the_migrating_one_is_first() -> None:
+    digest = "sha256:" + "b" * 64
+    found = releases(TOPOLOGY, "production", Images(digests={"trainers": digest}))
+    running = [each.name for each in found if f"image.digest={digest}" in each.sets]
+    assert running == ["trainers-commands", "trainers-queries"]
+
+
 def test_a_bad_digest_is_refused() -> None:
     with pytest.raises(ToolError, match="digest of orders"):
         Images(digests={"orders": "sha256:abc"})

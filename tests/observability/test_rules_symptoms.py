@@ -162,6 +162,13 @@ CASES = {
          gauge("orders_pending_oldest_age_seconds", "600x40")],
         "commerce", "orders: the oldest unsettled order is 20m 0s old", "20m", before="15m",
     ),
+    "ProjectionBehind": Case(
+        gauge("projection_lag_seconds", "0+60x30", "trainers-queries"),
+        [gauge("projection_lag_seconds", "0+60x5 0x30", "trainers-queries"),
+         gauge("projection_lag_seconds", "60x40", "trainers-queries")],
+        "coaching", "trainers-queries: the read model is 15m 0s behind", "15m", before="6m",
+        service="trainers-queries",
+    ),
     "WorkerRestarting": Case(
         gauge("background_worker_restarts_total", "0+1x30", worker="outbox-relay"),
         [gauge("background_worker_restarts_total", "0x10 1x10 2x30", worker="outbox-relay")],

@@ -6,7 +6,7 @@
 {{- /* The variables that the chart sets by itself, as JSON. */ -}}
 {{- define "service.ownEnvironment" -}}
 {{- $values := .Values -}}
-{{- $prefix := include "service.prefix" $values.name -}}
+{{- $prefix := include "service.ownPrefix" . -}}
 {{- $found := dict
   (printf "%sENVIRONMENT" $prefix) $values.environment
   (printf "%sHOST" $prefix) "0.0.0.0"
@@ -16,6 +16,7 @@
   (printf "%sISSUER" $prefix) $values.issuer
   "SLIPWAY_VERSION" (include "service.version" .)
 -}}
+{{- if ne ($values.package | default $values.name) $values.name }}{{ $_ := set $found (printf "%sSERVICE_NAME" $prefix) $values.name }}{{ end -}}
 {{- with $values.revision }}{{ $_ := set $found "SLIPWAY_REVISION" . }}{{ end -}}
 {{- with $values.tracing.endpoint -}}
 {{- $_ := set $found (printf "%sOTLP_ENDPOINT" $prefix) . -}}
@@ -49,7 +50,7 @@
 {{- define "service.containerEnvironment" -}}
 {{- $root := .root -}}
 {{- $values := $root.Values -}}
-{{- $prefix := include "service.prefix" $values.name -}}
+{{- $prefix := include "service.ownPrefix" $root -}}
 {{- if not .inline }}
 envFrom:
   - configMapRef: {name: {{ $values.name }}}

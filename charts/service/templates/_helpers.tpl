@@ -30,10 +30,15 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
 
 {{- /* The import package. */ -}}
 {{- define "service.package" -}}
-{{- .Values.name | replace "-" "_" -}}
+{{- .Values.package | default .Values.name | replace "-" "_" -}}
 {{- end }}
 
-{{- /* The prefix of the environment variables, of the service or of the name given. */ -}}
+{{- /* The prefix of the service's own environment variables. */ -}}
+{{- define "service.ownPrefix" -}}
+{{- include "service.prefix" (.Values.package | default .Values.name) -}}
+{{- end }}
+
+{{- /* A name as a prefix of environment variables. */ -}}
 {{- define "service.prefix" -}}
 {{- . | upper | replace "-" "_" -}}_
 {{- end }}
@@ -43,7 +48,12 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
 {{- end }}
 
 {{- define "service.databaseSecret" -}}
-{{- .Values.database.secretName | default (printf "%s-database" .Values.name) -}}
+{{- .Values.database.secretName | default (printf "%s-database" (.Values.database.of | default .Values.name)) -}}
+{{- end }}
+
+{{- /* "yes" when the database is the release's own to migrate and to seed. */ -}}
+{{- define "service.migrates" -}}
+{{- if and .Values.database.enabled (not .Values.database.of) -}}yes{{- end -}}
 {{- end }}
 
 {{- define "service.secret" -}}

@@ -12,7 +12,7 @@
 
 {{- define "service.validate.environment" -}}
 {{- $values := .Values }}
-{{- $prefix := include "service.prefix" $values.name }}
+{{- $prefix := include "service.ownPrefix" . }}
 {{- $own := include "service.ownEnvironment" . | fromJson }}
 {{- $database := printf "%sDATABASE_URL" $prefix }}
 {{- range $where, $names := dict "env" (keys $values.env | sortAlpha) "secrets" (keys $values.secrets | sortAlpha) }}
@@ -46,6 +46,12 @@ client: its tokens need a secret; add {{ $secret }}: {} to secrets
 events.publishes.{{ $event }}: {{ . }} is not in dependsOn, so the network policy keeps the event in; add it
 {{- end }}
 {{- end }}
+{{- end }}
+{{- if and $values.database.of (not $values.database.enabled) }}
+database.of: the database is not enabled; set database.enabled: true
+{{- end }}
+{{- if eq ($values.database.of | default "") $values.name }}
+database.of: {{ $values.name }} is this release; remove it, and the database is its own
 {{- end }}
 {{- if hasKey $values.dependsOn $values.name }}
 dependsOn.{{ $values.name }}: a service does not depend on itself; remove it

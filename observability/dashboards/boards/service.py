@@ -167,6 +167,10 @@ def _stored() -> list[object]:
               "docs/runbooks/DeadLetters.md.", PER_SECOND,
               Query(rate("outbox_deliveries_total", OF_SERVICE, "type, outcome"),
                     "{{type}} {{outcome}}")),
+        graph("Read model behind", "Age of the oldest event that queries do not show yet. Above "
+              "60 s: docs/runbooks/ProjectionBehind.md.", SECONDS,
+              Query(highest("projection_lag_seconds", OF_SERVICE, ""), "oldest event"),
+              limits=(10, 60)),
         graph("Restarts of background loops", "Not 0: a loop fails, see its log: "
               "docs/runbooks/WorkerRestarting.md.", COUNT,
               Query(f"sum by (worker) (increase(background_worker_restarts_total{{{OF_SERVICE}}}"

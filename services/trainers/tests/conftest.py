@@ -1,16 +1,19 @@
 """Fixtures of the tests of trainers: the application on each database, staff, and members."""
 
 import asyncio
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import httpx2
 import pytest
+from sqlalchemy import select
 
 from chassis.runtime import Runtime
 from chassis.testing import FakeClock, TestIssuer
 from trainers.main import create_app
+from trainers.models import READ_MODEL
 from trainers.settings import Settings
 
 # A Monday; in Berlin 07:00.
@@ -123,11 +126,37 @@ def settings(migrated_database_url, make_settings):
 
 
 @pytest.fixture
-async def gym(settings, app_client, token_issuer, clock):
+def open_gym(settings, app_client, token_issuer, clock):
+    """A function that runs an application, by default both sides; `changes` are settings."""
+
+    @asynccontextmanager
+    async def run(**changes):
+        app = create_app(settings.model_copy(update=changes), clock=clock)
+        async with app_client(app) as client:
+            yield Gym(client, token_issuer, app.state.runtime, clock)
+
+    return run
+
+
+@pytest.fixture
+async def gym(open_gym):
     """Both sides in one process."""
-    app = create_app(settings, clock=clock)
-    async with app_client(app) as client:
-        yield Gym(client, token_issuer, app.state.runtime, clock)
+    async with open_gym() as gym:
+        yield gym
+
+
+@pytest.fixture
+def read_model():
+    """A function that returns every row of the read model of a database."""
+
+    async def read(database):
+        async with database.reading() as session:
+            return {
+                table.name: sorted(map(repr, (await session.execute(select(table))).all()))
+                for table in READ_MODEL
+            }
+
+    return read
 
 
 @pytest.fixture

@@ -1,0 +1,233 @@
+"""The projector: each event once, one process at a time, and how old an answer may be."""
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import delete, select, update
+
+from chassis.database import Database, run_transaction
+from trainers.events import UnknownEventError, decode
+from trainers.models import READ_MODEL, events, profiles, projections
+from trainers.projector import rebuild
+from trainers.service import read_side
+
+# Such a projector looks once at the start, and then only when somebody asks for a version.
+ASLEEP = {"projector_poll_seconds": 3600.0}
+
+
+async def metrics(gym):
+    """The values of the metrics without labels."""
+    told = (await gym.client.get("/metrics")).text
+    families = text_string_to_metric_families(told)
+    return {sample.name: sample.value for each in families for sample in each.samples}
+
+
+@asynccontextmanager
+async def held(settings):
+    """The projection's row is held by somebody, as while another process projects."""
+    database = Database(settings)
+    try:
+        async with database.session() as session:
+            await session.execute(update(projections).values(name=projections.c.name))
+            yield
+            await session.rollback()
+    finally:
+        await database.close()
+
+
+async def test_a_command_is_shown_a_moment_later(gym, eventually):
+    """Without asking for a version too."""
+    trainer = await gym.register()
+
+    async def shown():
+        return (await gym.ask(f"/{trainer}")).status_code == 200
+
+    await eventually(shown)
+
+
+async def test_an_answer_says_how_old_it_is(open_gym):
+    """The version that answers, and for how long the next one has waited."""
+    async with open_gym(**ASLEEP) as gym:
+        await gym.register()
+        gym.clock.advance(7)
+        answer = await gym.ask("")
+        assert answer.json()["items"] == []
+        assert answer.headers["X-Projection-Version"] == "0"
+        assert answer.headers["X-Projection-Lag-Seconds"] == "7.000"
+        projector = read_side(gym.runtime).projector
+        assert await projector.step() == 2
+        found = await metrics(gym)
+        assert (found["projection_lag_events"], found["projection_lag_seconds"]) == (2.0, 7.0)
+        assert await projector.step() == 0
+        found = await metrics(gym)
+        assert (found["projection_lag_events"], found["projection_lag_seconds"]) == (0.0, 0.0)
+        assert found["projection_events_total"] == 2.0
+        answer = await gym.ask("")
+        assert answer.headers["X-Projection-Version"] == "2"
+        assert answer.headers["X-Projection-Lag-Seconds"] == "0.000"
+
+
+async def test_at_least_shows_ones_own_write(open_gym):
+    """Who asks for the version of a command gets it, though the projector was asleep."""
+    async with open_gym(**ASLEEP) as gym:
+        for number in range(1, 4):
+            done = await gym.command("POST", "", {"name": f"T{number}"})
+            version = done.json()["version"]
+            answer = await gym.ask(f"/{done.json()['trainer_id']}", at_least=version)
+            assert answer.status_code == 200, answer.text
+            assert int(answer.headers["X-Projection-Version"]) >= version
+
+
+async def test_at_least_waits_for_a_bound_and_says_when_to_come_back(open_gym, settings, problem):
+    """The projector cannot work; whoever needs the version is told so, the others are served."""
+    async with open_gym(**ASLEEP, read_wait_seconds=0.2) as gym:
+        await gym.register()
+        async with held(settings):
+            answer = await gym.ask("", at_least=2)
+            problem(answer, 503, "projection-behind")
+            assert answer.headers["Retry-After"] == "1"
+            assert answer.headers["X-Projection-Version"] == "0"
+            assert (await gym.ask("")).status_code == 200
+        assert (await gym.ask("", at_least=2)).json()["items"]
+
+
+async def test_a_version_that_no_command_gave_is_refused_at_once(gym, problem):
+    """Nobody waits for what never comes."""
+    problem(await gym.ask("", at_least=1), 400, "unknown-version")
+    problem(await gym.ask("", at_least=-1), 422, "validation")
+    problem(await gym.ask("", at_least=2**63), 422, "validation")
+    assert (await gym.ask("", at_least=0)).status_code == 200
+
+
+async def test_many_projectors_bring_in_each_event_once(open_gym, settings, read_model, eventually):
+    """Three processes at one log: what is counted is counted once."""
+    async with open_gym(**ASLEEP) as gym:
+        trainer = await gym.register()
+        session_ids = [
+            await gym.session(trainer, at=f"2026-11-30T{hour}:00:00+01:00") for hour in ("09", "10")
+        ]
+        gym.clock.advance(86_400)
+        for number in range(30):
+            await gym.rate(trainer, session_ids[number % 2], "m1", 1 + number // 2 % 5)
+        async with open_gym(projector_batch=3) as one, open_gym(projector_batch=4) as other:
+            done = await gym.ask(f"/{trainer}", at_least=32)
+            assert done.json()["ratings"] == 2
+            for each in (one, other):
+                assert (await each.ask(f"/{trainer}", at_least=32)).json() == done.json()
+
+            async def each_counted_once():
+                told = [await metrics(each) for each in (gym, one, other)]
+                return sum(each["projection_events_total"] for each in told) == 34.0
+
+            await eventually(each_counted_once)
+    database = Database(settings)
+    live = await read_model(database)
+    await run_transaction(database, lambda session: rebuild(session, 5))
+    assert await read_model(database) == live
+    await database.close()
+
+
+async def test_whoever_finds_the_row_held_stands_by(open_gym, settings, database_dialect):
+    """On PostgreSQL a second projector passes at once; SQLite has one writer anyway."""
+    if database_dialect == "sqlite":
+        pytest.skip("there the second one waits for the lock of the file")
+    async with open_gym(**ASLEEP) as gym:
+        await gym.register()
+        async with held(settings):
+            async with asyncio.timeout(2):
+                assert await read_side(gym.runtime).projector.step() == 0
+        assert await read_side(gym.runtime).projector.step() == 2
+
+
+async def test_an_event_that_cannot_be_projected_stops_the_projection_and_not_the_queries(
+    open_gym, eventually
+):
+    """Every replica meets it, so none may call itself unready; mended, it goes on there."""
+    async with open_gym(projector_retry_seconds=5.0) as gym:
+        trainer = await gym.register(week=None)
+        await gym.ask("", at_least=1)
+        async with gym.runtime.database.session() as session:
+            await session.execute(update(events).values(type="trainer.registered-v9"))
+            await session.execute(update(projections).values(position=0))
+            await session.execute(delete(profiles))
+        await gym.command("POST", "", {"name": "B"})
+        await gym.clock.wait_for_sleepers(2)
+
+        async def failed():
+            return (await metrics(gym))["projection_failures_total"] >= 1
+
+        await eventually(failed)
+        assert (await gym.client.get("/readyz")).status_code == 200
+        answer = await gym.ask("")
+        assert (answer.status_code, answer.headers["X-Projection-Version"]) == (200, "0")
+        async with gym.runtime.database.session() as session:
+            await session.execute(
+                update(events).where(events.c.position == 1).values(type="trainer.registered")
+            )
+        gym.clock.advance(5)
+
+        async def shown():
+            return (await gym.ask(f"/{trainer}")).status_code == 200
+
+        await eventually(shown)
+
+
+def test_an_event_of_another_shape_is_refused_with_its_type():
+    with pytest.raises(UnknownEventError, match=r"no event type trainer\.cloned"):
+        decode("trainer.cloned", {})
+    with pytest.raises(UnknownEventError, match=r"session\.rated"):
+        decode("session.rated", {"session_id": "x"})
+
+
+async def test_queries_answer_while_the_read_model_is_rebuilt(open_gym, settings, read_model):
+    """They show the old one until the new one is whole, and never an empty one."""
+    async with open_gym() as gym:
+        for number in range(5):
+            await gym.register(f"T{number}")
+        assert len((await gym.ask("", at_least=10)).json()["items"]) == 5
+        before = await read_model(gym.runtime.database)
+        database = Database(settings)
+        async with database.session() as session:
+            assert await rebuild(session, 2) == 10
+            assert len((await gym.ask("")).json()["items"]) == 5, "not committed yet"
+        await database.close()
+        assert await read_model(gym.runtime.database) == before
+        answer = await gym.ask("")
+        assert answer.headers["X-Projection-Version"] == "10"
+
+
+async def test_a_rebuild_mends_a_read_model_that_is_wrong(gym, read_model):
+    """Whatever is in there, afterwards it is what the events say."""
+    trainer = await gym.register()
+    await gym.ask("", at_least=2)
+    right = await read_model(gym.runtime.database)
+    async with gym.runtime.database.session() as session:
+        await session.execute(update(profiles).values(name="Somebody else", rating=500))
+        for table in READ_MODEL[1:]:
+            await session.execute(delete(table))
+    assert (await gym.ask(f"/{trainer}")).json()["name"] == "Somebody else"
+    await run_transaction(gym.runtime.database, lambda session: rebuild(session, 100))
+    assert await read_model(gym.runtime.database) == right
+
+
+async def test_each_side_has_its_own_routes(open_gym):
+    """A process of one side knows nothing of the other."""
+    async with open_gym(role="commands") as writes, open_gym(role="queries") as reads:
+        made = await writes.command("POST", "", {"name": "A"})
+        assert made.status_code == 201
+        assert (await writes.ask("")).status_code == 405
+        found = await reads.ask("", at_least=made.json()["version"])
+        assert [each["name"] for each in found.json()["items"]] == ["A"]
+        assert (await reads.command("POST", "", {"name": "A"})).status_code == 405
+
+
+async def test_the_trace_of_a_command_is_kept_with_its_events(gym):
+    """So that its projection is seen in the same trace."""
+    parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    await gym.command("POST", "", {"name": "A"}, traceparent=parent)
+    async with gym.runtime.database.reading() as session:
+        stored = await session.scalar(select(events.c.trace))
+    assert stored is not None
+    assert stored.split("-")[1] == "4bf92f3577b34da6a3ce929d0e0e4736"
