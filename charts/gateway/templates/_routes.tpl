@@ -25,33 +25,46 @@ virtual_hosts:
         forward_not_matching_preflights: false
     routes:
       {{- $sorted := dict }}
+      {{- /* What is let in where, whichever routes and services share the path. */ -}}
+      {{- $allowed := dict }}
+      {{- $last := dict }}
       {{- range $name, $service := $values.services }}
       {{- range $route := $service.routes }}
       {{- /* The longest path first; at one path, the exact and the narrower route first. */ -}}
       {{- $path := trimSuffix "/" $route.path }}
       {{- $order := printf "%04d%d%d%s%s" (sub 9999 (len $path)) (ternary 0 1 (default false $route.exact)) (ternary 0 1 (not (empty $route.methods))) $path (join "" $route.methods) }}
-      {{- $_ := set $sorted $order (dict "service" $name "route" $route) }}
+      {{- $match := include "gateway.match" $route }}
+      {{- $methods := default (include "gateway.methods" $ | fromJsonArray) $route.methods }}
+      {{- $_ := set $sorted $order (dict "service" $name "route" $route "match" $match "methods" $methods) }}
+      {{- $_ := set $allowed $match (concat (default list (get $allowed $match)) $methods | uniq) }}
+      {{- if gt $order (default "" (get $last $match)) }}{{ $_ := set $last $match $order }}{{ end }}
       {{- end }}
       {{- end }}
-      {{- range keys $sorted | sortAlpha }}
-      {{- include "gateway.route" (dict "entry" (get $sorted .) "root" $) | nindent 6 }}
+      {{- range $order := keys $sorted | sortAlpha }}
+      {{- $entry := get $sorted $order }}
+      {{- include "gateway.route" (dict "entry" $entry "root" $) | nindent 6 }}
+      {{- if eq $order (get $last $entry.match) }}
+      {{- include "gateway.refusal" (dict "entry" $entry "allowed" (get $allowed $entry.match)) | trim | nindent 6 }}
+      {{- end }}
       {{- end }}
 {{- end }}
 
-{{- /* A route is two: safe methods may be sent again, others only when nothing was sent. A third says 405. */ -}}
+{{- define "gateway.methods" -}}
+["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"]
+{{- end }}
+
+{{- /* A route is two: safe methods may be sent again, others only when nothing was sent. */ -}}
 {{- define "gateway.route" -}}
 {{- $values := .root.Values -}}
 {{- $service := .entry.service -}}
 {{- $route := .entry.route -}}
-{{- $all := list "GET" "HEAD" "OPTIONS" "POST" "PUT" "PATCH" "DELETE" -}}
-{{- $allowed := $route.methods | default $all -}}
-{{- $match := include "gateway.match" $route -}}
+{{- $match := .entry.match -}}
 {{- $timeout := $values.timeouts.routeSeconds -}}
 {{- if hasKey $route "timeoutSeconds" -}}{{- $timeout = $route.timeoutSeconds -}}{{- end -}}
 {{- if $route.websocket -}}{{- $timeout = 0 -}}{{- end -}}
 {{- range $class := list "safe" "other" }}
 {{- $methods := list }}
-{{- range $allowed }}
+{{- range $.entry.methods }}
 {{- if eq (has . (list "GET" "HEAD" "OPTIONS")) (eq $class "safe") }}{{ $methods = append $methods . }}{{ end }}
 {{- end }}
 {{- if $methods }}
@@ -104,12 +117,16 @@ virtual_hosts:
     {{- end }}
 {{- end }}
 {{- end }}
-- name: {{ printf "%s:%s:405" $service $route.path | quote }}
+{{- end }}
+
+{{- /* After the last route of a path: what none of them takes is 405. */ -}}
+{{- define "gateway.refusal" -}}
+- name: {{ printf "%s:%s:405" .entry.service .entry.route.path | quote }}
   match:
-    {{- $match | nindent 4 }}
+    {{- .entry.match | nindent 4 }}
   direct_response: {status: 405}
   response_headers_to_add:
-    - header: {key: allow, value: {{ join ", " $allowed | quote }}}
+    - header: {key: allow, value: {{ join ", " .allowed | quote }}}
 {{- end }}
 
 {{- /* Whole segments only: /items is not /itemsfoo. A version may stand before a versioned path. */ -}}
