@@ -26,7 +26,7 @@ def test_jaeger_counts_every_span_before_it_chooses():
     found = config("jaeger", "config.yaml")
     pipelines = found["service"]["pipelines"]
     received, stored = pipelines["traces/received"], pipelines["traces/stored"]
-    assert set(received["exporters"]) == {"forward", "spanmetrics"}
+    assert set(received["exporters"]) == {"forward", "span_metrics"}
     assert "tail_sampling" not in received["processors"]
     assert stored["receivers"] == ["forward"]
     assert stored["processors"] == ["tail_sampling", "batch"]

@@ -11,18 +11,18 @@ service:
     traces/received:
       receivers: [otlp]
       processors: [memory_limiter]
-      exporters: [forward{{ if $own.spanMetrics.enabled }}, spanmetrics{{ end }}]
+      exporters: [forward{{ if $own.spanMetrics.enabled }}, span_metrics{{ end }}]
     traces/stored:
       receivers: [forward]
       processors: [{{ if $tail.enabled }}tail_sampling, {{ end }}batch]
       exporters: [jaeger_storage_exporter]
     {{- if $own.spanMetrics.enabled }}
     metrics/spans:
-      receivers: [spanmetrics]
+      receivers: [span_metrics]
       exporters: [prometheus]
     {{- end }}
   telemetry:
-    resource: {service.name: jaeger}
+    resource: {attributes: [{name: service.name, value: jaeger}]}
     logs: {level: info}
     metrics:
       level: normal
@@ -82,7 +82,7 @@ processors:
 connectors:
   forward: {}
   {{- if $own.spanMetrics.enabled }}
-  spanmetrics:
+  span_metrics:
     metrics_flush_interval: 15s
     metrics_expiration: 30m
     # A pod more is no series more, and operations without end are one series.

@@ -18,7 +18,8 @@ seen() { # WHAT, TEXT: waits until the output of the rest of the line holds TEXT
   "$@" 2>&1 | head -c 2000
   exit 1
 }
-fetch() { wget -q -T 5 -O - "$@"; }
+# Not -T: the wget of some BusyBox dies of it.
+fetch() { timeout 10 wget -q -O - "$@"; }
 seen "Prometheus is ready" "" fetch http://prometheus:9090/-/ready
 seen "it has the rules" '"ErrorBudgetBurn"' fetch 'http://prometheus:9090/api/v1/rules?type=alert'
 seen "it scrapes itself, so it finds pods" '=> 1 @' promtool query instant http://prometheus:9090 'min(up{job="prometheus",namespace="{{ .Release.Namespace }}"})'
