@@ -48,6 +48,8 @@ def _needs(service: Service) -> dict[str, Any]:
     values: dict[str, Any] = {}
     if service.migrates:
         values["database"] = True
+    if service.valkey:
+        values["valkey"] = True
     if service.secrets:
         values["secrets"] = {name: _kind(name) for name in service.secrets}
     if service.client_scopes:

@@ -85,6 +85,8 @@ class Service:
     database: bool = False
     database_of: str = ""
     """The service whose database it shares and who migrates it; empty: it has its own."""
+    valkey: bool = False
+    """Its replicas share a Valkey, by `<NAME>_VALKEY_URL`."""
     publishes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     routes: tuple[Route, ...] = ()
     values: Mapping[str, Any] = field(default_factory=dict)
@@ -274,6 +276,7 @@ def _service(values: dict[str, Any]) -> Service:
         client_scopes=tuple(values.get("client", {}).get("scopes", ())),
         database=values.get("database", {}).get("enabled", False),
         database_of=values.get("database", {}).get("of", ""),
+        valkey=values.get("valkey", {}).get("enabled", False),
         publishes=MappingProxyType(
             {k: tuple(v) for k, v in values.get("events", {}).get("publishes", {}).items()}
         ),

@@ -20,6 +20,7 @@ class Options:
     gateway_port: int = 8080
     port_base: int = 8100
     database_url_template: str | None = None
+    valkey_url: str | None = None  # without one, who needs it keeps its state in its process
     otlp_endpoint: str | None = None
     traces: bool = False  # run the trace view, and send it every trace
     start_seconds: float = 120.0
@@ -46,6 +47,12 @@ class Options:
                 "write postgresql://user:password@host/slipway_{service}",
                 code=2,
             )
+        valkey = env.get("SLIPWAY_VALKEY_URL") or None
+        if valkey and not valkey.startswith(("valkey:", "valkeys:", "redis:", "rediss:")):
+            raise RunnerError(
+                "SLIPWAY_VALKEY_URL: is no URL of Valkey; write valkey://:password@host:6379/0",
+                code=2,
+            )
         endpoint = env.get("SLIPWAY_OTLP_ENDPOINT") or None
         traces = env.get("SLIPWAY_TRACES", "") not in {"", "0"}
         if traces and endpoint:
@@ -58,6 +65,7 @@ class Options:
             gateway_port=port(env, "SLIPWAY_GATEWAY_PORT", 8080, room=0),
             port_base=port(env, "SLIPWAY_PORT_BASE", 8100, room=_BLOCK),
             database_url_template=template,
+            valkey_url=valkey,
             otlp_endpoint=endpoint,
             traces=traces,
             start_seconds=_seconds(env, "SLIPWAY_START_SECONDS", 120.0),

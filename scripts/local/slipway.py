@@ -105,6 +105,8 @@ class Slipway(Stack):
             found |= {f"{prefix}TRACE_SAMPLE_RATIO": "1", "OTEL_BSP_SCHEDULE_DELAY": _SEND_DELAY}
         if service.database:
             found[f"{prefix}DATABASE_URL"] = self.database_url(name)
+        if service.valkey and self.options.valkey_url:
+            found[f"{prefix}VALKEY_URL"] = self.options.valkey_url
         fixed = {f"{prefix}HOST": "127.0.0.1", f"{prefix}PORT": str(self._service_ports[name])}
         for secret in service.secrets:
             fixed[secret] = self._clients() if secret == "AUTH_CLIENTS" else self._secrets[secret]  # noqa: S105

@@ -216,7 +216,8 @@ def test_stores_can_be_left_out():
     manifests = rendered(postgresql={"enabled": False})
     assert {n for n, _ in pods(manifests)} == {"Deployment valkey"}
     with_secrets = {service.name for service in TREE if service.secrets}
-    assert set(secrets(manifests)) == {"auth", "valkey"} | with_secrets
+    of_valkey = {"valkey", *(f"{service.name}-valkey" for service in TREE if service.valkey)}
+    assert set(secrets(manifests)) == {"auth"} | of_valkey | with_secrets
     manifests = rendered(valkey={"enabled": False})
     assert "valkey" not in secrets(manifests)
     assert not [m for m in manifests if m["metadata"]["name"] == "valkey"]

@@ -16,7 +16,9 @@ INSIDE = re.compile(r"/events|/internal/.*|/v1/reservations(/.*)?")
 
 def _matches(route: Route, path: str) -> bool:
     """Tell whether a route lets a path in, as the gateway's regular expression does."""
-    version = r"(/v[1-9]\d*)?" if route.versioned else ""
+    # Without a version, /events is the event sink.
+    optional = "" if route.path == "/events" else "?"
+    version = rf"(/v[1-9]\d*){optional}" if route.versioned else ""
     below = "" if route.exact else "(/.*)?"
     return bool(re.fullmatch(f"{version}{re.escape(route.path.rstrip('/'))}{below}", path))
 

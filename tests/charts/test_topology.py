@@ -43,11 +43,13 @@ def test_the_tree_is_read():
     services = topology.load()
     assert set(SIX) <= set(services.services)
     orders = services["orders"]
-    assert orders.depends_on == ("auth", "items", "inventory", "notifications")
-    assert orders.publishes["order.confirmed"] == ("notifications",)
+    assert orders.depends_on == ("auth", "items", "inventory", "notifications", "stream")
+    assert orders.publishes["order.confirmed"] == ("notifications", "stream")
     assert orders.secrets == ("ORDERS_CLIENT_SECRET",)
     assert orders.database
     assert not services["info"].database
+    assert services["stream"].valkey
+    assert not orders.valkey
     assert services["auth"].slo.owner == "identity"
     assert services["auth"].routes[1].rate_limit == topology.RateLimit(5, 20, "address")
 
@@ -58,7 +60,8 @@ def test_variables_follow_from_the_file():
     assert variables["ORDERS_ITEMS_URL"] == "http://items"
     assert variables["ORDERS_LOG_LEVEL"] == "info"
     subscribers = json.loads(variables["ORDERS_SUBSCRIBERS"])
-    assert subscribers["order.confirmed"] == ["http://notifications/events"]
+    urls = ["http://notifications/events", "http://stream/events"]
+    assert subscribers["order.confirmed"] == urls
     assert all(name.startswith("ORDERS_") for name in variables)
 
 
@@ -123,9 +126,14 @@ WRONG: dict[str, Mistake] = {
         "items", lambda v: v.update(port="8000"), "port: '8000' is not of type 'integer'"),
     "metrics for everybody": (
         "items", path("/metrics"), "routes[0].path: '/metrics' is not for the gateway"),
+    "the event sink, versioned": (
+        "stream", lambda v: v["routes"][1].pop("methods"), "is not for the gateway"),
     "the event sink": ("items", path("/events/x"), "is not for the gateway"),
     "internal paths": ("auth", path("/internal/exchange"), "is not for the gateway"),
     "a version in the path": ("items", path("/v1/items"), "is not for the gateway"),
+    "a version with all below it": ("items", path("/v2"), "routes[0].exact: is missing"),
+    "a version and a version before it": (
+        "predict", lambda v: v["routes"][2].update(versioned=True), "routes[2].versioned: "),
     "a dotted path": ("items", path("/items/../metrics"), "is not for the gateway"),
     "everything": ("items", path("/"), "routes[0].path: '/' does not"),
     "another name": (

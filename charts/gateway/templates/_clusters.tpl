@@ -1,6 +1,16 @@
 {{- define "gateway.clusters" -}}
 {{- $up := .Values.upstream -}}
+{{- $limits := .Values.limits -}}
 {{- range $name, $service := .Values.services }}
+{{- /* A stream holds its connection: as many as clients may have. */ -}}
+{{- $most := $up.maxConnections }}
+{{- $requests := $up.maxRequests }}
+{{- range $service.routes }}
+{{- if or .websocket (and (hasKey . "timeoutSeconds") (eq (float64 .timeoutSeconds) 0.0)) }}
+{{- $most = $limits.connections }}
+{{- $requests = $limits.connections }}
+{{- end }}
+{{- end }}
 - name: {{ $name }}
   {{- $host := $service.host | default (printf "%s%s" $name $up.hostSuffix) }}
   {{- include "gateway.endpoint" (dict "name" $name "host" $host "port" $service.port "root" $) | nindent 2 }}
@@ -14,9 +24,9 @@
       common_http_protocol_options: {idle_timeout: {{ include "gateway.seconds" $up.idleSeconds }}}
   circuit_breakers:
     thresholds:
-      - max_connections: {{ $up.maxConnections | int64 }}
+      - max_connections: {{ $most | int64 }}
         max_pending_requests: {{ $up.maxPendingRequests | int64 }}
-        max_requests: {{ $up.maxRequests | int64 }}
+        max_requests: {{ $requests | int64 }}
         retry_budget: {budget_percent: {value: {{ $up.retries.budgetPercent }}}, min_retry_concurrency: {{ $up.retries.minConcurrency }}}
         track_remaining: true
   outlier_detection:

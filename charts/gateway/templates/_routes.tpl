@@ -129,11 +129,12 @@ virtual_hosts:
     - header: {key: allow, value: {{ join ", " .allowed | quote }}}
 {{- end }}
 
-{{- /* Whole segments only: /items is not /itemsfoo. A version may stand before a versioned path. */ -}}
+{{- /* Whole segments only: /items is not /itemsfoo. A version may stand before a versioned path, and
+       must before /events: without one that is the event sink, which is not for the outside. */ -}}
 {{- define "gateway.match" -}}
 {{- $path := trimSuffix "/" .path -}}
 {{- if .versioned -}}
-safe_regex: {regex: {{ printf "(?:/v[1-9][0-9]{0,3})?%s%s" (regexQuoteMeta $path) (ternary "" "(?:/.*)?" (default false .exact)) | quote }}}
+safe_regex: {regex: {{ printf "(?:/v[1-9][0-9]{0,3})%s%s%s" (ternary "" "?" (eq $path "/events")) (regexQuoteMeta $path) (ternary "" "(?:/.*)?" (default false .exact)) | quote }}}
 {{- else if .exact -}}
 path: {{ .path | quote }}
 {{- else -}}

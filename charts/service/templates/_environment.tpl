@@ -55,7 +55,7 @@
 envFrom:
   - configMapRef: {name: {{ $values.name }}}
 {{- end }}
-{{- if or .inline $values.database.enabled $values.secrets $values.extraEnv }}
+{{- if or .inline $values.database.enabled $values.valkey.enabled $values.secrets $values.extraEnv }}
 env:
   {{- if .inline }}
   {{- range $name, $value := include "service.environment" $root | fromJson }}
@@ -65,6 +65,10 @@ env:
   {{- if $values.database.enabled }}
   - name: {{ $prefix }}DATABASE_URL
     valueFrom: {secretKeyRef: {name: {{ include "service.databaseSecret" $root }}, key: {{ $values.database.secretKey }}}}
+  {{- end }}
+  {{- if $values.valkey.enabled }}
+  - name: {{ $prefix }}VALKEY_URL
+    valueFrom: {secretKeyRef: {name: {{ include "service.valkeySecret" $root }}, key: {{ $values.valkey.secretKey }}}}
   {{- end }}
   {{- range $name, $_ := $values.secrets }}
   - name: {{ $name }}
@@ -83,6 +87,7 @@ env:
 {{- $found := list -}}
 {{- $names := list -}}
 {{- if .Values.database.enabled }}{{ $names = append $names (include "service.databaseSecret" .) }}{{ end -}}
+{{- if .Values.valkey.enabled }}{{ $names = append $names (include "service.valkeySecret" .) }}{{ end -}}
 {{- if .Values.secrets }}{{ $names = append $names (include "service.secret" .) }}{{ end -}}
 {{- range $names -}}
 {{- with lookup "v1" "Secret" $.Release.Namespace . -}}

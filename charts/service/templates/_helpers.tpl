@@ -56,6 +56,10 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
 {{- if and .Values.database.enabled (not .Values.database.of) -}}yes{{- end -}}
 {{- end }}
 
+{{- define "service.valkeySecret" -}}
+{{- .Values.valkey.secretName | default (printf "%s-valkey" .Values.name) -}}
+{{- end }}
+
 {{- define "service.secret" -}}
 {{- .Values.secretName | default .Values.name -}}
 {{- end }}

@@ -9,16 +9,23 @@
 {{- end }}
 
 {{- define "service.egressDatabase" -}}
-{{- $database := .Values.networkPolicy.database -}}
+{{- include "service.egressStore" (dict "at" .Values.networkPolicy.database "pods" "postgresql") -}}
+{{- end }}
+
+{{- define "service.egressValkey" -}}
+{{- include "service.egressStore" (dict "at" .Values.networkPolicy.valkey "pods" "valkey") -}}
+{{- end }}
+
+{{- define "service.egressStore" -}}
 - to:
-    {{- if $database.cidrs }}
-    {{- range $database.cidrs }}
+    {{- if .at.cidrs }}
+    {{- range .at.cidrs }}
     - ipBlock: {cidr: {{ . | quote }}}
     {{- end }}
     {{- else }}
-    - podSelector: {matchLabels: {app.kubernetes.io/name: postgresql}}
+    - podSelector: {matchLabels: {app.kubernetes.io/name: {{ .pods }}}}
     {{- end }}
-  ports: [{port: {{ $database.port }}, protocol: TCP}]
+  ports: [{port: {{ .at.port }}, protocol: TCP}]
 {{- end }}
 
 {{- /* The network of a hook's pods: names and the database. */ -}}

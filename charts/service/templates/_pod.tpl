@@ -108,10 +108,16 @@ volumes:
   {{- end }}
 {{- end }}
 
-{{- /* What the policy of the development database looks for. */ -}}
+{{- /* What the policies of the development stores look for. */ -}}
 {{- define "service.databaseLabel" -}}
 {{- if .Values.database.enabled }}
 slipway.dev/database: "true"
+{{- end }}
+{{- end }}
+
+{{- define "service.valkeyLabel" -}}
+{{- if .Values.valkey.enabled }}
+slipway.dev/valkey: "true"
 {{- end }}
 {{- end }}
 
@@ -125,6 +131,7 @@ slipway.dev/calls-{{ $peer }}: "true"
 slipway.dev/calls-auth: "true"
 {{- end }}
 {{- include "service.databaseLabel" . }}
+{{- include "service.valkeyLabel" . }}
 {{- with .Values.podLabels }}
 {{ toYaml . }}
 {{- end }}

@@ -19,6 +19,8 @@
 {{- range $names }}
 {{- if not (hasPrefix $prefix .) }}
 {{ $where }}.{{ . }}: does not start with {{ $prefix }}; rename it, or use extraEnv for a variable that is not the service's
+{{- else if eq . (printf "%sVALKEY_URL" $prefix) }}
+{{ $where }}.{{ . }}: is set from Secret {{ include "service.valkeySecret" $ }}; remove it and say valkey.enabled: true
 {{- else if eq . $database }}
 {{ $where }}.{{ . }}: is set from Secret {{ include "service.databaseSecret" $ }}; remove it and say database.enabled: true (a SQLite file would be lost with its pod)
 {{- else if hasKey $own . }}
@@ -32,7 +34,7 @@ env.{{ $name }}: is in secrets too; keep one of them
 {{- end }}
 {{- end }}
 {{- range $name, $_ := $values.extraEnv }}
-{{- if or (hasKey $own $name) (hasKey $values.env $name) (hasKey $values.secrets $name) (eq $name $database) }}
+{{- if or (hasKey $own $name) (hasKey $values.env $name) (hasKey $values.secrets $name) (has $name (list $database (printf "%sVALKEY_URL" $prefix))) }}
 extraEnv.{{ $name }}: is set elsewhere already; remove it
 {{- end }}
 {{- end }}
@@ -72,6 +74,10 @@ volumes.{{ $name }}.mountPath: /tmp is there already; set tmp.sizeLimit
 {{- if and .Values.checkSecrets (lookup "v1" "ServiceAccount" $namespace "default") }}
 {{- $wanted := dict }}
 {{- if .Values.database.enabled }}{{ $_ := set $wanted (include "service.databaseSecret" .) (list .Values.database.secretKey) }}{{ end }}
+{{- if .Values.valkey.enabled }}
+{{- $secret := include "service.valkeySecret" . }}
+{{- $_ := set $wanted $secret (append (get $wanted $secret | default list) .Values.valkey.secretKey) }}
+{{- end }}
 {{- if .Values.secrets }}
 {{- $secret := include "service.secret" . }}
 {{- $_ := set $wanted $secret (concat (get $wanted $secret | default list) (keys .Values.secrets | sortAlpha)) }}
@@ -247,6 +253,9 @@ image.tag: {{ $tag | default "none" | quote }} may be another image tomorrow; in
 {{- end }}
 {{- if and $values.database.enabled $values.networkPolicy.enabled (not $values.networkPolicy.database.cidrs) (not $values.networkPolicy.extraEgress) }}
 networkPolicy.database.cidrs: nothing says where the database of {{ $where }} is, and the policy would keep everybody from it; give its address range (or a rule in extraEgress)
+{{- end }}
+{{- if and $values.valkey.enabled $values.networkPolicy.enabled (not $values.networkPolicy.valkey.cidrs) (not $values.networkPolicy.extraEgress) }}
+networkPolicy.valkey.cidrs: nothing says where the Valkey of {{ $where }} is, and the policy would keep everybody from it; give its address range (or a rule in extraEgress)
 {{- end }}
 {{- $host := (urlParse $values.issuer).hostname }}
 {{- if or (has $host (list "localhost" "127.0.0.1" "0.0.0.0")) (hasSuffix ".localhost" $host) }}

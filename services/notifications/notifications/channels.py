@@ -6,9 +6,13 @@ from typing import Any, Protocol
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from chassis.events.cloudevent import CloudEvent
+from chassis.events.publish import publish
 from chassis.ids import new_id
 from chassis.runtime import Runtime
 from notifications.models import Notification
+from notifications.schemas import NotificationOut
+
+CREATED = "notification.created"
 
 
 class Channel(Protocol):
@@ -25,12 +29,21 @@ class Channel(Protocol):
 
 
 class InApp:
-    """Stores the notification; its recipient reads it at `/v1/notifications`."""
+    """Stores the notification; its recipient reads it at `/v1/notifications`, or hears it live."""
 
     async def deliver(self, session: AsyncSession, notification: Notification) -> None:
-        """Add the notification to the caller's transaction."""
+        """Add the notification, and the event that tells of it, to the caller's transaction."""
         session.add(notification)
         await session.flush()
+        told = NotificationOut.of(notification).model_dump(mode="json")
+        await publish(
+            session,
+            CREATED,
+            notification.id,
+            {"recipient": notification.recipient, **told},
+            now=notification.created_at,
+            key=notification.recipient,
+        )
 
 
 async def tell(

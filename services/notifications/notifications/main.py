@@ -15,7 +15,8 @@ from notifications.settings import Settings
 
 _DESCRIPTION = """
 Keeps what users were told. Events of orders and tasks become notifications of their owner, one for
-each event however often it is delivered; services and administrators send others directly.
+each event however often it is delivered; services and administrators send others directly. Each is
+an event itself, `notification.created`.
 """
 
 
@@ -26,6 +27,7 @@ def create_app(settings: Settings | None = None, *, clock: Clock | None = None) 
         title="Notifications",
         description=_DESCRIPTION,
         versions=[ApiVersion("v1", router)],
+        outbox=True,
         inbox=True,
         idempotency=True,
         consumers={

@@ -1,9 +1,9 @@
 """Settings of the notifications service; environment variables with prefix `NOTIFICATIONS_`."""
 
-from chassis.settings import DatabaseSettings, settings_config
+from chassis.settings import EventSettings, settings_config
 
 
-class Settings(DatabaseSettings):
+class Settings(EventSettings):
     """What can be set."""
 
     model_config = settings_config("notifications")

@@ -50,6 +50,7 @@ async def sell_ticket(caller: Listener, streams: StreamsDep) -> Ticket:
 
 @router.get(
     "/events",
+    status_code=200,
     summary="Listen to topics",
     tags=["streams"],
     response_class=EventStream,

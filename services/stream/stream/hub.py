@@ -1,11 +1,13 @@
 """The hub of one process: the history, who wants which topic, and the fan-out.
 
-The log calls `publish` with entries in the order of their positions; everything here is
-synchronous, so between a look at the history and joining a topic no event can slip through.
+The log calls `publish` with entries in the order of their positions, one call after the other.
+Taking one entry is synchronous, as is everything that clients do here, so between a look at the
+history and joining a topic no event can slip through.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from datetime import datetime
 
@@ -31,6 +33,9 @@ class Hub:
         metrics: StreamMetrics,
         clock: Clock,
         tracers: trace.TracerProvider | None = None,
+        *,
+        burst_messages: int = 64,
+        burst_bytes: int = 262_144,
     ) -> None:
         self.history = history
         self.head = ORIGIN
@@ -45,6 +50,8 @@ class Hub:
 
         self._everybody: set[Subscriber] = set()
         self._wanted: dict[str, set[Subscriber]] = {}
+        self._burst_messages = burst_messages
+        self._burst_bytes = burst_bytes
         self._metrics = metrics
         self._clock = clock
         self._tracer = None if tracers is None else tracers.get_tracer("stream")
@@ -85,16 +92,24 @@ class Hub:
 
     # The log.
 
-    def publish(self, entries: Iterable[Entry]) -> None:
-        """Take the next entries of the log."""
-        now = self._clock.now()
+    async def publish(self, entries: Iterable[Entry]) -> None:
+        """Take the next entries of the log.
+
+        Of many, a few at once: the clients' writers have their turn in between, so that a burst is
+        too much for none that keeps up.
+        """
+        messages = size = 0
         for entry in entries:
             self.history.add(entry)
             self.head = entry.position
-            self._metrics.lag.observe(_age(entry, now))
+            self._metrics.lag.observe(_age(entry, self._clock.now()))
             self._fan_out(entry)
-        if self.waiting:
-            self._let_look_again()
+            if self.waiting:
+                self._let_look_again()
+            messages, size = messages + 1, size + entry.size
+            if messages >= self._burst_messages or size >= self._burst_bytes:
+                messages = size = 0
+                await asyncio.sleep(0)
 
     def _fan_out(self, entry: Entry) -> None:
         wanting = self._wanted.get(entry.topic, ())

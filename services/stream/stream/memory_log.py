@@ -27,6 +27,7 @@ class MemoryLog:
         self._hub = hub
         self._clock = clock
         self._dedupe_seconds = dedupe_seconds
+        self._turn = asyncio.Lock()
         self._seen: OrderedDict[str, float] = OrderedDict()
         self._kept: OrderedDict[str, tuple[str, float]] = OrderedDict()
         self._last = Position(self._now(), 0)
@@ -37,10 +38,11 @@ class MemoryLog:
     async def append(self, drafts: Sequence[Draft]) -> Stored:
         """Store events and offer them to this process's clients."""
         now = self._clock.monotonic()
-        fresh = [draft for draft in drafts if not draft.key or self._is_new(draft.key, now)]
-        self._hub.publish(
-            [Entry(self._next(), draft.topic, draft.body, draft.trace) for draft in fresh]
-        )
+        async with self._turn:  # publishing gives way in between, and positions keep their order
+            fresh = [draft for draft in drafts if not draft.key or self._is_new(draft.key, now)]
+            await self._hub.publish(
+                [Entry(self._next(), draft.topic, draft.body, draft.trace) for draft in fresh]
+            )
         return Stored(len(fresh), len(drafts) - len(fresh))
 
     async def keep(self, name: str, value: str, seconds: int) -> None:

@@ -35,6 +35,8 @@ class Streams:
             self.metrics,
             runtime.clock,
             runtime.tracer_provider,
+            burst_messages=max(settings.queue_messages // 4, 1),
+            burst_bytes=settings.queue_bytes // 4,
         )
         self.log: Log = _log(runtime, settings, self.hub)
         self.tickets = Tickets(self.log, settings.ticket_seconds)

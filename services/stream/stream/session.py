@@ -55,7 +55,8 @@ class Session:
             Control(Subscribed(topics=sorted(topics), last_event_id=str(after)), position=after)
         )
         if stored:
-            self._subscriber.replay(stored, after)
+            fresh = last_event_id is None and not self._hub.loaded
+            self._subscriber.replay(stored, after, fresh=fresh)
 
     def unsubscribe(self, topics: Collection[str]) -> None:
         """Send these topics no more."""

@@ -47,6 +47,8 @@ class Replay:
 
     topics: set[str]
     after: Position
+    fresh: bool
+    """It begins at a time before the log was read, and not after an event: nothing is missing."""
 
 
 class Subscriber:
@@ -115,9 +117,9 @@ class Subscriber:
         """Wait until the client took what it was answered."""
         await self._room.wait()
 
-    def replay(self, topics: set[str], after: Position) -> None:
+    def replay(self, topics: set[str], after: Position, *, fresh: bool = False) -> None:
         """Send the past of `topics` after a position, then their present."""
-        self._replays.append(Replay(topics, after))
+        self._replays.append(Replay(topics, after, fresh))
         self.wake()
 
     def forget(self, topics: set[str]) -> None:
@@ -196,12 +198,15 @@ class Subscriber:
     def _pull(self) -> Control | None:
         """Take the next piece of the past; return the message of a gap before it."""
         hub, replay = self._hub, self._replays[0]
-        if not hub.knows(replay.after):
+        if not (hub.loaded if replay.fresh else hub.knows(replay.after)):
             hub.waiting.add(self)
             return None
         lost = {
-            topic for topic in replay.topics if replay.after < hub.history.floor(kind_of(topic))
+            topic
+            for topic in replay.topics
+            if not replay.fresh and replay.after < hub.history.floor(kind_of(topic))
         }
+        replay.fresh = False
         found, replay.after = hub.history.after(replay.after, replay.topics, PIECE)
         self._piece.extend(found)
         if len(found) < PIECE:  # no more: from here on they come by the queue

@@ -235,7 +235,7 @@ class ValkeyLog:
         entries.sort(key=lambda entry: entry.position)
         for entry in entries:
             self._read[entry.kind] = entry.position
-        self._hub.publish(entries)
+        await self._hub.publish(entries)
         return True
 
 

@@ -160,7 +160,7 @@ Start = Callable[..., Any]
 
 @pytest.fixture
 def start(make_settings: Callable[..., Settings], token_issuer: TestIssuer) -> Start:
-    """A function that runs the service on a real port: `async with start(queue_messages=8)`."""
+    """A function that runs the service on a real port, with the settings it is given."""
 
     @asynccontextmanager
     async def run(clock: Any = None, exporter: Any = None, **overrides: Any) -> AsyncIterator[Any]:
@@ -186,3 +186,15 @@ async def replica(start: Start, log_url: str) -> AsyncIterator[Replica]:
     """A running service, on each log."""
     async with start(valkey_url=log_url) as running:
         yield running
+
+
+@pytest.fixture
+def until() -> Callable[..., Any]:
+    """A function that waits for a condition, for what happens elsewhere in this process."""
+
+    async def wait(condition: Callable[[], Any], seconds: float = 30.0) -> None:
+        async with asyncio.timeout(seconds):
+            while not condition():  # noqa: ASYNC110  (anything may be asked)
+                await asyncio.sleep(0.01)
+
+    return wait
