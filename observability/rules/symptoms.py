@@ -73,6 +73,7 @@ def _symptoms(tree: Topology) -> Iterable[Symptom]:
     ours = "|".join(sorted([*tree.services, "gateway"]))
     yield from _availability(ours)
     yield from _work()
+    yield from _models()
     yield from _saturation()
     yield from _postgresql()
     yield from _kubernetes(ours)
@@ -154,6 +155,27 @@ def _work() -> Iterable[Symptom]:
         "{service}: the background loop {{ $labels.worker }} fails again and again",
         "A loop that delivers, recovers or counts was started again more than five times in a "
         "quarter of an hour. While it waits, its process is not ready.",
+    )
+
+
+def _models() -> Iterable[Symptom]:
+    yield Symptom(
+        "ModelQuarantined",
+        "max by (namespace, job) (predict_models_quarantined) > 0",
+        5,
+        "ticket",
+        "{service}: {{ $value }} models are refused",
+        "A file is broken, incomplete or not trusted. What it should have replaced serves on; "
+        "without that, its model answers 503.",
+    )
+    yield Symptom(
+        "ModelDrift",
+        "max by (namespace, job, model, feature) (predict_feature_drift) > 0.25",
+        60,
+        "ticket",
+        "{service}: {{ $labels.feature }} of {{ $labels.model }} is not as in training",
+        "For an hour a feature has been spread otherwise than when the model was trained. Its "
+        "predictions may be worth less than its card says.",
     )
 
 

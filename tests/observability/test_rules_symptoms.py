@@ -169,6 +169,18 @@ CASES = {
         "coaching", "trainers-queries: the read model is 15m 0s behind", "15m", before="6m",
         service="trainers-queries",
     ),
+    "ModelQuarantined": Case(
+        gauge("predict_models_quarantined", "0x5 2x30", "predict"),
+        [gauge("predict_models_quarantined", "0x5 1x3 0x30", "predict")],
+        "data-science", "predict: 2 models are refused", "12m", before="8m", service="predict",
+    ),
+    "ModelDrift": Case(
+        gauge("predict_feature_drift", "0.1x5 0.4x90", "predict", model="wine", feature="hue"),
+        [gauge("predict_feature_drift", "0.4x50 0.1x50", "predict", model="wine", feature="hue"),
+         gauge("predict_feature_drift", "0.25x90", "predict", model="wine", feature="hue")],
+        "data-science", "predict: hue of wine is not as in training", "70m", before="60m",
+        service="predict", labels={"job": "predict", "model": "wine", "feature": "hue"},
+    ),
     "WorkerRestarting": Case(
         gauge("background_worker_restarts_total", "0+1x30", worker="outbox-relay"),
         [gauge("background_worker_restarts_total", "0x10 1x10 2x30", worker="outbox-relay")],

@@ -30,6 +30,7 @@ ADMIN_SCOPES = (
     "notifications:send",
     "trainers:write",
     "sensors:write",
+    "models:write",
     "keys:admin",
 )
 SERVICE_SCOPES = (

@@ -160,6 +160,9 @@ class Registry:
             return
         assert found.read is not None
         if self._marks.get(found.where) == found.mark:
+            known = self._refused.get(found.where)
+            if known is not None and known.mark != found.mark:
+                del self._refused[found.where]  # it could not be read for a while; nothing changed
             return
         # Before the files are read: a change while they are is seen by the next look.
         self._marks[found.where] = found.mark
