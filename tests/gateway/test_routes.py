@@ -88,6 +88,25 @@ def test_other_methods_are_405_and_say_which_are_allowed(gateway: Gateway, upstr
     assert upstreams.seen == []
 
 
+def test_services_share_a_path_by_method(
+    gateway: Gateway, upstreams: Upstreams, bearer: dict[str, str]
+):
+    """The read side and the write side of trainers; what neither takes is 405 and names all."""
+    led = {
+        method: gateway.request(method, "/v1/trainers/x", bearer).json()["service"]
+        for method in ("GET", "POST", "PUT", "PATCH", "DELETE")
+    }
+    assert led.pop("GET") == "trainers-queries"
+    assert set(led.values()) == {"trainers-commands"}
+    seen = len(upstreams.seen)
+    refused = gateway.request("TRACE", "/v1/trainers/x", bearer)
+    assert refused.status == 405
+    assert sorted(refused.headers["allow"].split(", ")) == [
+        "DELETE", "GET", "HEAD", "PATCH", "POST", "PUT",
+    ]  # fmt: skip
+    assert len(upstreams.seen) == seen
+
+
 def test_the_longest_route_wins(gateway: Gateway, upstreams: Upstreams):
     """/users/me needs a token although /users does not."""
     assert gateway.get("/v1/users").status == 200

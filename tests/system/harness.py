@@ -25,6 +25,7 @@ from scripts.local.home import Home
 from scripts.local.options import Options
 from scripts.local.procs import end_with_parent
 from scripts.local.slipway import Slipway
+from scripts.topology import load
 from tests.local.platform_handle import ROOT, Platform, alive, eventually
 
 # Short enough that what a fault costs is seen in seconds; the mechanisms are those of production.
@@ -213,8 +214,11 @@ class Shop:
     def second(self, name: str, port: int) -> Iterator[Second]:
         """Run one more process of a service on `port`, beside the runner's."""
         env = self.service_environment(name)
-        env[f"{name.upper()}_PORT"] = str(port)
-        process = Second(name, port, env, self.platform.home / "logs" / f"{name}-{port}.log")
+        service = load()[name]
+        env[f"{service.prefix}PORT"] = str(port)
+        process = Second(
+            service.module, port, env, self.platform.home / "logs" / f"{name}-{port}.log"
+        )
         process.start()
         try:
             yield process
@@ -310,7 +314,7 @@ class Shop:
         """What inventory says of an item."""
         return dict(self.call("GET", f"/v1/stock/{item}", who=self.admin).json())
 
-    def metric(self, service: str, name: str, **labels: str) -> float | None:
+    def metric(self, service: str, name: str, /, **labels: str) -> float | None:
         """The value of one series of a service's `/metrics`; None when it has none."""
         text = self.call("GET", "/metrics", at=service).text
         for line in text.splitlines():
@@ -324,13 +328,17 @@ class Shop:
 
     # What the databases hold.
 
+    def database(self, service: str) -> Path:
+        """The file of a service's database, on SQLite."""
+        return self.platform.home / "data" / f"{service}.db"
+
     def rows(self, service: str, query: str) -> list[tuple[Any, ...]]:
         """Read from the database of a service, beside its process."""
         template = self.platform.env.get("DATABASE_URL_TEMPLATE")
         if template:
             with psycopg.connect(template.replace("{service}", service)) as connection:
                 return connection.execute(query.encode()).fetchall()
-        path = self.platform.home / "data" / f"{service}.db"
+        path = self.database(service)
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as connection:
             return connection.execute(query).fetchall()
 
@@ -409,9 +417,9 @@ class Shop:
 
 @dataclass
 class Second:
-    """A process of a service that the tests themselves run."""
+    """A process of a service that the tests themselves run; `module` is its import package."""
 
-    name: str
+    module: str
     port: int
     env: dict[str, str]
     log: Path
@@ -426,7 +434,7 @@ class Second:
         """Start it and wait until it is ready."""
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "chassis", "serve", self.name],
+                [sys.executable, "-m", "chassis", "serve", self.module],
                 env=self.env,
                 cwd=ROOT,
                 stdout=output,

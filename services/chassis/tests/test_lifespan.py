@@ -2,7 +2,7 @@
 
 import asyncio
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx2
 import pytest
@@ -79,6 +79,31 @@ async def test_a_service_waits_for_its_migrations(
     # The next process finds them done and is warm at once.
     async with app_client(ledger(settings)) as client:
         assert (await client.get("/startupz")).status_code == 200
+
+
+async def test_a_release_of_another_name_waits_for_the_migrations_of_its_package(
+    app_client: Any, make_settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two releases run one package; neither may start on tables that are not there."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent / "programs"))
+    from ledger.main import create_app as ledger
+    from ledger.settings import Settings
+
+    class Release(Settings):
+        package: ClassVar[str] = "ledger"
+
+    url = f"sqlite:///{tmp_path / 'shared.db'}"
+    settings = make_settings(Release, database_url=url, service_name="ledger-reads")
+    async with app_client(ledger(settings)) as client:
+        assert (await client.get("/startupz")).status_code == 503
+        await migrate("ledger", settings)
+        await until(client, "/startupz", 200)
+        build = next(
+            line
+            for line in (await client.get("/metrics")).text.splitlines()
+            if line.startswith("build_info{")
+        )
+        assert 'service="ledger-reads"' in build
 
 
 async def test_a_service_that_waits_ends_at_once(

@@ -1,6 +1,8 @@
 """Settings: where values come from, and the one line that a bad one gives."""
 
+from importlib import metadata
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from pydantic import BaseModel, Field, SecretStr, ValidationError
@@ -166,3 +168,16 @@ def test_placeholders_inside_of_maps_and_urls_are_refused(
     monkeypatch.setenv("ORDERS_DATABASE_URL", "postgresql://orders:password@db/orders")
     with pytest.raises(SettingsError, match=r"^ORDERS_DATABASE_URL: is a placeholder"):
         load_settings(Settings)
+
+
+def test_a_release_has_the_version_of_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own name is that of no distribution."""
+    monkeypatch.delenv("SLIPWAY_VERSION", raising=False)
+
+    class Release(ServiceSettings):
+        package: ClassVar[str] = "chassis"
+        service_name: str = "chassis-reads"
+
+    assert Release().version == metadata.version("slipway-chassis")
+    monkeypatch.setenv("SLIPWAY_VERSION", "1.4.2")
+    assert Release().version == "1.4.2"
