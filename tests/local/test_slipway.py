@@ -107,7 +107,7 @@ def test_everything_on_a_postgresql_server(
     """DATABASE_URL_TEMPLATE: databases are created, one per service; a second start finds them."""
     mine = f"t{uuid.uuid4().hex[:12]}"
     slipway.env["DATABASE_URL_TEMPLATE"] = postgres_server.url(f"{mine}_{{service}}")
-    names = [f"{mine}_{s.name}" for s in topology.load() if s.database]
+    names = [f"{mine}_{s.name.replace('-', '_')}" for s in topology.load() if s.migrates]
     try:
         for _ in range(2):
             started = slipway.run("up", "--detach", timeout=200)
@@ -152,6 +152,13 @@ def test_commands_of_a_service_run_with_its_settings(slipway: Platform) -> None:
     assert "orders" in listed.stdout
     document = slipway.run("openapi", "info")
     assert json.loads(document.stdout)["openapi"].startswith("3.")
+    # Releases of one package differ by their variables.
+    for release, methods in (("trainers-queries", {"get"}), ("trainers-commands", {"post", "put"})):
+        document = slipway.run("openapi", release)
+        paths = json.loads(document.stdout)["paths"].values()
+        assert {method for path in paths for method in path} == methods
+    assert (slipway.home / "data" / "trainers-commands.db").exists()
+    assert not (slipway.home / "data" / "trainers-queries.db").exists()
     wrong = slipway.run("openapi", "order")
     assert wrong.returncode == 2
     assert all(name in wrong.stderr for name in topology.load().services)

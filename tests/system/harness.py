@@ -336,7 +336,8 @@ class Shop:
         """Read from the database of a service, beside its process."""
         template = self.platform.env.get("DATABASE_URL_TEMPLATE")
         if template:
-            with psycopg.connect(template.replace("{service}", service)) as connection:
+            url = template.replace("{service}", service.replace("-", "_"))
+            with psycopg.connect(url) as connection:
                 return connection.execute(query.encode()).fetchall()
         path = self.database(service)
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as connection:
