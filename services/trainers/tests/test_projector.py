@@ -4,10 +4,12 @@ import asyncio
 from contextlib import asynccontextmanager
 
 import pytest
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import delete, select, update
 
 from chassis.database import Database, run_transaction
+from chassis.telemetry import build_provider
 from trainers.events import UnknownEventError, decode
 from trainers.models import READ_MODEL, events, profiles, projections
 from trainers.projector import rebuild
@@ -231,3 +233,19 @@ async def test_the_trace_of_a_command_is_kept_with_its_events(gym):
         stored = await session.scalar(select(events.c.trace))
     assert stored is not None
     assert stored.split("-")[1] == "4bf92f3577b34da6a3ce929d0e0e4736"
+
+
+async def test_the_projection_is_a_part_of_the_commands_trace(open_gym, settings):
+    """However late it is: the span hangs below the request that wrote the event."""
+    exporter = InMemorySpanExporter()
+    async with open_gym(**ASLEEP) as gym:
+        gym.runtime.tracer_provider = build_provider(settings, exporter)
+        trace_id, span_id = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+        parent = f"00-{trace_id}-{span_id}-01"
+        await gym.command("POST", "", {"name": "A"}, traceparent=parent)
+        assert (await gym.ask("", at_least=1)).status_code == 200
+        gym.runtime.tracer_provider.force_flush()
+    [span] = [each for each in exporter.get_finished_spans() if each.name.startswith("project ")]
+    assert span.name == "project trainer.registered"
+    assert f"{span.context.trace_id:032x}" == trace_id
+    assert span.parent is not None
