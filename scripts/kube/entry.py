@@ -66,15 +66,17 @@ def _is_https(gateway: dict[str, Any], section: str) -> bool:
 
 
 @contextmanager
-def forwarded(cluster: Cluster, namespace: str, target: str = "service/gateway") -> Iterator[str]:
-    """Forward a free port of this machine to `target`; yield its URL.
+def forwarded(
+    cluster: Cluster, namespace: str, target: str = "service/gateway", port: int = 80
+) -> Iterator[str]:
+    """Forward a free port of this machine to a port of `target`; yield its URL.
 
     Raises:
         ToolError: kubectl is missing, or there is nothing to forward to.
     """
     command = [
         "kubectl", "--context", cluster.context, "--namespace", namespace,
-        "port-forward", "--address", "127.0.0.1", target, ":80",
+        "port-forward", "--address", "127.0.0.1", target, f":{port}",
     ]  # fmt: skip
     try:
         process = subprocess.Popen(

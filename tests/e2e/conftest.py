@@ -20,8 +20,8 @@ ASKED = "SLIPWAY_E2E" in os.environ
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # What is installed is looked at before it is broken; the README's values come last.
-    turns = {"test_install": 1, "test_readme": 3}
+    # What is installed is looked at before it is broken; other values of the releases come last.
+    turns = {"test_install": 1, "test_observability": 3, "test_readme": 4}
     items.sort(key=lambda item: turns.get(item.path.stem, 2) if "e2e" in item.path.parts else 0)
     for item in items:
         if "tests/e2e" in item.nodeid:

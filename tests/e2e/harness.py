@@ -54,12 +54,12 @@ class Platform:
     wanted: list[Release] = field(default_factory=list)
 
     @classmethod
-    def plan(cls, cluster: Cluster, namespace: str) -> Platform:
-        """Return it, not deployed yet."""
+    def plan(cls, cluster: Cluster, namespace: str, *, observed: bool = False) -> Platform:
+        """Return it, not deployed yet; `observed` as OBSERVE=1 of `make deploy`."""
         images = Images(tag=os.environ.get("TAG", ""), registry=os.environ.get("REGISTRY", ""))
         topology = load()
         wanted = []
-        for release in releases(topology, "dev", images, observed=False):
+        for release in releases(topology, "dev", images, observed=observed):
             extra = [HERE / "values" / "services.yaml"] if release.name in topology.services else []
             extra += [path for path in [HERE / "values" / f"{release.name}.yaml"] if path.is_file()]
             wanted.append(replace(release, values=(*release.values, *extra)))
