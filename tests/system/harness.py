@@ -203,6 +203,7 @@ class Shop:
             gateway_port=self.platform.process("gateway")["port"],
             port_base=0,
             database_url_template=self.platform.env.get("DATABASE_URL_TEMPLATE"),
+            valkey_url=self.platform.env.get("SLIPWAY_VALKEY_URL"),
         )
         stack = Slipway(options)
         stack._service_ports.update(
@@ -452,6 +453,11 @@ class Second:
                 return False
 
         eventually(ready, SETTLE_SECONDS)
+
+    def ensure(self) -> None:
+        """Start it unless it runs."""
+        if self.process is None or self.process.poll() is not None:
+            self.start()
 
     def end(self) -> int:
         """SIGTERM; wait; the exit code."""
