@@ -2,7 +2,8 @@
 
 `make e2e` runs them. Elsewhere, and where there is no cluster, they are skipped with one line. They
 work in a namespace of their own, take it away at the end (SLIPWAY_E2E_KEEP=1 leaves it), and refuse
-a context that looks like production. TAG and REGISTRY name the images.
+a context that looks like production. TAG and REGISTRY name the images; OBSERVE=1 lets those of the
+observability release be pulled.
 """
 
 from __future__ import annotations

@@ -249,6 +249,37 @@ def test_every_panel_has_data(observer: Observer, order: str) -> None:
     assert not left, f"empty after {order}"
 
 
+def test_grafana_has_every_dashboard_and_asks_for_its_panels(observer: Observer) -> None:
+    """As somebody who looks without a login; through its data sources, as a browser does."""
+    if "grafana" not in observer.urls:
+        pytest.skip("no image of Grafana on a node (OBSERVE=1 pulls)")
+    found = {each["uid"] for each in observer.get("grafana", "/api/search", type="dash-db")}
+    asked: dict[str, list[dict[str, Any]]] = {}
+    for each in queries():
+        expr = substitute(each.expr, namespace=observer.platform.namespace)
+        panels = asked.setdefault(each.dashboard, [])
+        panels.append(
+            {
+                "refId": f"A{len(panels)}",
+                "datasource": {"type": "prometheus", "uid": "prometheus"},
+                "expr": expr,
+                "range": True,
+                "intervalMs": 15000,
+                "maxDataPoints": 100,
+            }
+        )
+    assert found >= asked.keys()
+    for dashboard, panels in asked.items():
+        answer = httpx2.post(
+            f"{observer.urls['grafana']}/api/ds/query",
+            json={"queries": panels, "from": "now-15m", "to": "now"}, timeout=60, trust_env=False,
+        )  # fmt: skip
+        assert answer.status_code == 200, (dashboard, answer.text[:2000])
+        results = answer.json()["results"]
+        assert {ref: r["error"] for ref, r in results.items() if r.get("error")} == {}
+        assert len(results) == len(panels)
+
+
 def test_an_alert_reaches_alertmanager_and_is_taken_back(observer: Observer) -> None:
     """PostgreSQL lets its exporter in no more: to the exporter that is a database that is away."""
 
