@@ -17,7 +17,7 @@ from predict.schemas import (
     Predictions,
     PredictRequest,
 )
-from predict.service import RegistryDep, compute, find
+from predict.service import RegistryDep, compute, find, registry_of
 from predict.sources import SourceError
 
 MAY_PREDICT = requires("predict")
@@ -40,7 +40,7 @@ internal = APIRouter(prefix="/internal", tags=["internal"])
         }
     },
 )
-async def predict(request: Request, registry: RegistryDep) -> Response:
+async def predict(request: Request) -> Response:
     """Predict one row or up to 1000.
 
     Regression gives a `value`, with an `interval` if the model has one; classification a `label`
@@ -51,7 +51,7 @@ async def predict(request: Request, registry: RegistryDep) -> Response:
         asked = PredictRequest.model_validate_json(await request.body())
     except ValidationError as error:
         raise _refused(error, []) from None
-    model = find(registry, asked.model, asked.version)
+    model = find(registry_of(request), asked.model, asked.version)
     try:
         rows = model.rows.read(asked.features)
     except ValidationError as error:

@@ -21,7 +21,7 @@ from chassis.problems import MEDIA_TYPE, Problem, problems, validation_problem
 from chassis.security import requires
 from predict.model import Model
 from predict.registry import Registry
-from predict.service import RegistryDep, compute, find
+from predict.service import RegistryDep, compute, find, registry_of
 from predict.tensors import (
     InferRequest,
     InferResponse,
@@ -143,17 +143,15 @@ async def version_ready(name: str, version: str, registry: RegistryDep) -> Model
 
 
 @router.post("/models/{name}/infer", summary="Infer", **_INFERS)
-async def infer(name: str, request: Request, registry: RegistryDep) -> Response:
+async def infer(name: str, request: Request) -> Response:
     """Predict from tensors by the newest version; 1 to 1000 rows, the same in all tensors."""
-    return await _infer(find(registry, name, None), request)
+    return await _infer(find(registry_of(request), name, None), request)
 
 
 @router.post("/models/{name}/versions/{version}/infer", summary="Infer by version", **_INFERS)
-async def infer_by_version(
-    name: str, version: str, request: Request, registry: RegistryDep
-) -> Response:
+async def infer_by_version(name: str, version: str, request: Request) -> Response:
     """Predict from tensors by one version."""
-    return await _infer(find(registry, name, version), request)
+    return await _infer(find(registry_of(request), name, version), request)
 
 
 def _metadata(registry: Registry, model: Model) -> ModelMetadata:

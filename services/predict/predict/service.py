@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from typing import Annotated
 
-from fastapi import Depends
+from fastapi import Depends, Request
 
-from chassis import Problem, Runtime, RuntimeDep, SettingsError
+from chassis import Problem, Runtime, RuntimeDep, SettingsError, get_runtime
 from predict.batcher import BatchLimits, ExpiredError, QueueFullError
 from predict.drift import DriftLimits
 from predict.features import Matrix
@@ -136,6 +136,14 @@ def predictor_of(runtime: Runtime) -> Predictor:
 async def watch(runtime: Runtime) -> None:
     """Run the loop of this application."""
     await predictor_of(runtime).run()
+
+
+def registry_of(request: Request) -> Registry:
+    """Return the registry of the application that serves `request`.
+
+    What answers predictions calls it: as a dependency it would cost more than the prediction.
+    """
+    return predictor_of(get_runtime(request)).registry
 
 
 async def _registry(runtime: RuntimeDep) -> Registry:
