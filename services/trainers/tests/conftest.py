@@ -121,6 +121,7 @@ def settings(migrated_database_url, make_settings):
         database_pool_timeout_seconds=60,
         request_timeout_seconds=60,
         projector_poll_seconds=0.02,
+        read_wait_seconds=45,
         access_log=False,
     )
 

@@ -146,32 +146,34 @@ async def test_whoever_finds_the_row_held_stands_by(open_gym, settings, database
 async def test_an_event_that_cannot_be_projected_stops_the_projection_and_not_the_queries(
     open_gym, eventually
 ):
-    """Every replica meets it, so none may call itself unready; mended, it goes on there."""
-    async with open_gym(projector_retry_seconds=5.0) as gym:
-        trainer = await gym.register(week=None)
-        await gym.ask("", at_least=1)
+    """All before it are shown. Every replica meets it, so none may call itself unready."""
+    async with open_gym(**ASLEEP, read_wait_seconds=0.5) as gym:
+        made = [await gym.register(f"T{number}", week=None) for number in range(6)]
         async with gym.runtime.database.session() as session:
-            await session.execute(update(events).values(type="trainer.registered-v9"))
-            await session.execute(update(projections).values(position=0))
-            await session.execute(delete(profiles))
-        await gym.command("POST", "", {"name": "B"})
-        await gym.clock.wait_for_sleepers(2)
+            of_the_fifth = events.c.position == 5
+            await session.execute(update(events).where(of_the_fifth).values(type="trainer.v9"))
+        waiting = asyncio.create_task(gym.ask("", at_least=6))
 
-        async def failed():
-            return (await metrics(gym))["projection_failures_total"] >= 1
+        async def failed(times):
+            return (await metrics(gym))["projection_failures_total"] == times
 
-        await eventually(failed)
+        # The whole batch first, then one by one up to the event itself.
+        for times in (1, 2):
+            await eventually(lambda times=times: failed(times))
+            gym.clock.advance(5)
+        await eventually(lambda: failed(3))
+        assert (await waiting).status_code == 503
         assert (await gym.client.get("/readyz")).status_code == 200
-        answer = await gym.ask("")
-        assert (answer.status_code, answer.headers["X-Projection-Version"]) == (200, "0")
+        answer = await gym.ask("", sort="name")
+        assert answer.headers["X-Projection-Version"] == "4"
+        assert [each["id"] for each in answer.json()["items"]] == made[:4]
         async with gym.runtime.database.session() as session:
-            await session.execute(
-                update(events).where(events.c.position == 1).values(type="trainer.registered")
-            )
+            right = update(events).where(of_the_fifth).values(type="trainer.registered")
+            await session.execute(right)
         gym.clock.advance(5)
 
         async def shown():
-            return (await gym.ask(f"/{trainer}")).status_code == 200
+            return (await gym.ask(f"/{made[5]}")).status_code == 200
 
         await eventually(shown)
 

@@ -2,8 +2,6 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-OUTCOMES = ("changed", "unchanged", "refused")
-
 
 class CommandMetrics:
     """The counters of the write side: commands by their type and what became of them."""

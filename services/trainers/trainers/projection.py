@@ -4,7 +4,7 @@ The projector and the rebuild both come through `apply`, with every event once a
 """
 
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 from sqlalchemy import Table, bindparam, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -24,7 +24,6 @@ from trainers.models import READ_MODEL, calendar, profiles, teaches, works
 from trainers.store import ACTIVE, RETIRED, WEEK
 
 Step = Callable[[AsyncSession, Recorded, Any], Awaitable[None]]
-E_ = TypeVar("E_")
 
 _REVISE = update(profiles).where(profiles.c.trainer_id == bindparam("wanted"))
 

@@ -43,6 +43,7 @@ class Projector:
         self._moved = anyio.Event()
         self._waiting = 0
         self._position = 0
+        self._limit = settings.projector_batch
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -56,6 +57,8 @@ class Projector:
                 # meets the same event, and an old answer is better than none.
                 self._runtime.log.exception("projection.failed", position=self._position)
                 self._metrics.failures.inc()
+                # One by one up to the event itself, so that all before it are shown.
+                self._limit = 1
                 await self._runtime.clock.sleep(self._settings.projector_retry_seconds)
                 continue
             if not moved:
@@ -71,6 +74,7 @@ class Projector:
             return 0
         moved = await run_transaction(self._runtime.database, self._batch)
         self._metrics.projected.inc(moved)
+        self._limit = min(2 * self._limit, self._settings.projector_batch)
         return moved
 
     async def wait_for(self, version: int, seconds: float) -> bool:
@@ -101,7 +105,7 @@ class Projector:
         position: int | None = await session.scalar(locked)
         if position is None:
             return 0  # another process is at it
-        batch = await log.after(session, position, self._settings.projector_batch)
+        batch = await log.after(session, position, self._limit)
         for recorded in batch:
             with self._span(recorded):
                 await projection.apply(session, recorded)
