@@ -212,14 +212,19 @@ def build(
             print(said, flush=True)
 
 
-def _chosen(names: Sequence[str]) -> list[Service]:
-    """Return the services to build, by default all; of those with one image, one."""
+def chosen(names: Sequence[str]) -> list[Service]:
+    """Return a service for each image, of the releases or packages that are named, or of all.
+
+    Raises:
+        ImageError: there is no such service.
+    """
     topology = load()
-    if unknown := sorted(set(names) - set(topology.services)):
-        known = ", ".join(topology.services)
-        raise ImageError(f"{unknown[0]}: no such service; there are {known}", code=2)
-    chosen = {topology[name].package: topology[name] for name in names or topology.services}
-    return list(chosen.values())
+    known = {**{service.package: service for service in topology.packages}, **topology.services}
+    if unknown := sorted(set(names) - set(known)):
+        there_are = ", ".join(sorted(known))
+        raise ImageError(f"{unknown[0]}: no such service; there are {there_are}", code=2)
+    found = {known[name].package: known[name] for name in names or topology.services}
+    return list(found.values())
 
 
 def _run(line: Sequence[str]) -> None:
@@ -258,7 +263,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     try:
         build(
-            _chosen(options.services),
+            chosen(options.services),
             builder=find_builder(options.builder),
             tag=options.tag,
             base=options.base,

@@ -13,9 +13,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from scripts.images import ImageError, find_builder
+from scripts.images import ImageError, chosen, find_builder
 from scripts.kube.kind import NAME
-from scripts.topology import TopologyError, load
+from scripts.topology import TopologyError
 
 INTO = {
     "kind": ["kind", "load", "image-archive", "--name", NAME],
@@ -60,12 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--tag", default="dev")
     options = parser.parse_args(arguments)
     try:
-        topology = load()
-        names = options.services or list(topology.services)
-        if unknown := sorted(set(names) - set(topology.services)):
-            print(f"load: {unknown[0]}: no such service", file=sys.stderr)
-            return 2
-        wanted = list(dict.fromkeys(f"{topology[name].image}:{options.tag}" for name in names))
+        wanted = [f"{service.image}:{options.tag}" for service in chosen(options.services)]
         put(options.cluster, wanted, find_builder())
     except TopologyError as error:
         print(f"load: {error}", file=sys.stderr)

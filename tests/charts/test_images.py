@@ -164,10 +164,11 @@ def test_a_client_without_its_daemon_is_no_builder(monkeypatch: pytest.MonkeyPat
 
 def test_releases_of_one_package_are_one_image():
     """It is built once, from the folder of the package."""
-    [service] = images._chosen(["trainers-commands", "trainers-queries"])
+    [service] = images.chosen(["trainers-commands", "trainers-queries"])
+    assert [each.image for each in images.chosen(["trainers"])] == [service.image]
     line = images.command("buildah", service, f"{service.image}:1", commit=COMMIT)
     assert "--build-arg=SERVICE=trainers" in line
-    assert len(images._chosen([])) == len({service.image for service in load()})
+    assert len(images.chosen([])) == len({service.image for service in load()})
 
 
 def test_an_unknown_service_is_refused_by_name(capsys: pytest.CaptureFixture[str]):
