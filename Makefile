@@ -27,7 +27,7 @@ DEPLOY = $(KUBE) --env '$(ENV)' --tag '$(TAG)' --registry '$(REGISTRY)' --digest
 
 .PHONY: help install up start down status clean logs observe traces demo admin migrate openapi \
 	doctor cluster deploy undeploy rollout rollback cluster-status smoke e2e \
-	test lint format typecheck generate lock images bench FORCE
+	test lint format typecheck generate lock images lambda bench FORCE
 
 help:
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z0-9-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -120,13 +120,16 @@ generate: $(STAMP) ## Write what follows from services/*/service.yaml: skaffold,
 
 lock: $(STAMP) ## Resolve the dependencies anew into requirements.lock
 	@$(VENV)/bin/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
-		--group run --group dev --group bench $(PROJECTS) --no-emit-package slipway-chassis \
+		--group run --group dev --group bench --group services/predict/pyproject.toml:train $(PROJECTS) --no-emit-package slipway-chassis \
 		--no-emit-index-url --no-emit-find-links \
 		--custom-compile-command "make lock" -o requirements.lock
 
 images: $(STAMP) ## Build the images (SERVICE=orders TAG=1.4.0; LOAD=kind|minikube: into that cluster)
 	@$(PY) -m scripts.images build $(SERVICE) $(if $(TAG),--tag '$(TAG)') $(ARGS)
 	@$(if $(LOAD),$(PY) -m scripts.kube.load '$(LOAD)' $(SERVICE) $(if $(TAG),--tag '$(TAG)'))
+
+lambda: $(STAMP) ## Build a zip for AWS Lambda (SERVICE=items ARCH=arm64 PYTHON_VERSION=3.13)
+	@$(PY) -m scripts.lambda_zip '$(SERVICE)' $(if $(ARCH),--arch '$(ARCH)') $(if $(PYTHON_VERSION),--python '$(PYTHON_VERSION)') $(ARGS)
 
 bench: $(STAMP) ## Measure requests/s and CPU time against bare FastAPI and a typical stack
 	@$(PY) -m tests.load.bench $(ARGS)

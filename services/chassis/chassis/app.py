@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from importlib import import_module
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
@@ -113,7 +114,10 @@ def create_app(
     loops = _loops(
         runtime, workers or {}, outbox=outbox, inbox=inbox or bool(consumers), keys=idempotency
     )
-    service = Service(runtime, workers=loops, setup=setup)
+    runtime.loops = tuple(loops)
+    if not settings.serverless:
+        import_module("chassis.http.transport")  # slow: at the start rather than at the first call
+    service = Service(runtime, workers={} if settings.serverless else loops, setup=setup)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -13,7 +13,6 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 
 import anyio.to_thread
 
-from chassis.migrations import MigrationError, migrations_directory, needs_migration
 from chassis.runtime import Runtime
 from chassis.settings import DatabaseSettings
 from chassis.workers import Supervisor, Worker
@@ -99,8 +98,15 @@ class Service:
     async def _obstacle(self) -> str | None:
         """Return why the service cannot work yet, or None."""
         settings = self._runtime.settings
-        if not isinstance(settings, DatabaseSettings):
+        if settings.serverless or not isinstance(settings, DatabaseSettings):
             return None
+        # Alembic is slow to import; a function never needs it.
+        from chassis.migrations import (  # noqa: PLC0415
+            MigrationError,
+            migrations_directory,
+            needs_migration,
+        )
+
         package = settings.package or settings.service_name.replace("-", "_")
         try:
             migrations_directory(package)

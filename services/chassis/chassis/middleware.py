@@ -210,7 +210,8 @@ class RequestMiddleware:
         exchange = Exchange(self, scope, send, read_request_id(headers.get(REQUEST_ID)))
         budget = parse_budget(headers.get(BUDGET), cap=self._timeout)
         request_token = context.current.set(exchange)
-        deadline_token = set_deadline(Deadline.after(budget, self._clock))
+        deadline = Deadline.after(budget, self._clock)
+        deadline_token = set_deadline(deadline)
         span_token = otel_context.attach(exchange.enter(headers))
         scope[_TELEMETRY] = None  # FastAPI makes no span, nor does a mounted application
         app = self._short if has_no_body(scope, headers) else self._app
@@ -223,10 +224,12 @@ class RequestMiddleware:
             else:
                 await problem_response(problem, scope)(scope, receive, exchange.send)
         except asyncio.CancelledError:
-            if exchange.status or not self.lifecycle.draining:
+            late = deadline.remaining(self._clock) <= 0
+            if exchange.status or not (late or self.lifecycle.draining):
                 raise
-            # The drain is over and the server ends what is left: say so rather than cut.
-            await problem_response(_cut_off(), scope)(scope, receive, exchange.send)
+            # The drain or the request's time is over, and the server ends it: say so, do not cut.
+            problem = _too_late() if late else _cut_off()
+            await problem_response(problem, scope)(scope, receive, exchange.send)
         finally:
             exchange.finish()
             otel_context.detach(span_token)
@@ -290,6 +293,14 @@ def _cut_off() -> Problem:
         503,
         detail="The service ended before the request was done; its outcome is not known.",
         headers={"Retry-After": "1"},
+    )
+
+
+def _too_late() -> Problem:
+    return Problem(
+        504,
+        detail="The time was over before the request was done; its outcome is not known.",
+        type=EXPIRED_TYPE,
     )
 
 

@@ -39,6 +39,8 @@ class Runtime:
         self.tracer_provider = tracer_provider
         self.log = get_logger(settings.service_name)
         self.lifecycle = Lifecycle()
+        self.loops: tuple[str, ...] = ()
+        """The background loops of the service, by name, whether or not they run here."""
         self.extras: dict[str, Any] = {}
         self._database: Database | None = None
         self._verifier: TokenVerifier | None = None

@@ -109,6 +109,9 @@ class ServiceSettings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     workers: PositiveInt = 1
+    serverless: bool = False
+    """The process runs only while it answers (AWS Lambda): it has no background loops, and does
+    not wait for migrations."""
     log_level: LogLevel = "info"
     log_format: Literal["json", "console"] = "json"
     access_log: bool = True

@@ -60,9 +60,10 @@ class Supervisor:
         finally:
             for task in self._tasks:
                 task.cancel()
-            _, stuck = await asyncio.wait(self._tasks, timeout=STOP_SECONDS)
-            for task in stuck:
-                self._runtime.log.error("worker.stuck", worker=task.get_name())
+            if self._tasks:
+                _, stuck = await asyncio.wait(self._tasks, timeout=STOP_SECONDS)
+                for task in stuck:
+                    self._runtime.log.error("worker.stuck", worker=task.get_name())
             self._tasks.clear()
 
     async def _supervise(self, name: str, worker: Worker) -> None:

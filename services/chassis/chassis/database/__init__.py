@@ -7,7 +7,6 @@ A service asks for `SessionDep` (a write transaction, committed before the respo
 from chassis.database.dependencies import ReadSessionDep, SessionDep, get_database
 from chassis.database.engine import async_url
 from chassis.database.errors import install_database_handlers, is_retryable, is_unavailable
-from chassis.database.instrument import instrument
 from chassis.database.metadata import NAMING, UtcDateTime, chassis_metadata
 from chassis.database.session import Database, after_commit, database_of, run_transaction
 from chassis.database.signals import Signal
@@ -25,7 +24,6 @@ __all__ = [
     "database_of",
     "get_database",
     "install_database_handlers",
-    "instrument",
     "is_retryable",
     "is_unavailable",
     "run_transaction",

@@ -18,7 +18,6 @@ from sqlalchemy.pool import QueuePool
 
 from chassis.database.engine import build_engines
 from chassis.database.errors import is_retryable
-from chassis.database.instrument import instrument
 from chassis.database.pool import Checkouts
 from chassis.database.signals import Announcements, Signal
 from chassis.settings import DatabaseSettings
@@ -62,6 +61,9 @@ class Database:
             "sqlite" if self.engine.dialect.name == "sqlite" else "postgresql"
         )
         if tracer_provider is not None:
+            # Slow to import, and off by default.
+            from chassis.database.instrument import instrument  # noqa: PLC0415
+
             for engine in self.engines():
                 instrument(engine, tracer_provider)
         self._write = async_sessionmaker(self.engine, expire_on_commit=False)

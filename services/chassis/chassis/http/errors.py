@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import httpx2
 from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
@@ -13,6 +14,14 @@ UNAVAILABLE_TYPE = "urn:slipway:problem:peer-unavailable"
 FAULT_TYPE = "urn:slipway:problem:peer-fault"
 DEADLINE_TYPE = "urn:slipway:problem:deadline-exceeded"
 DEFAULT_RETRY_AFTER = 1.0
+
+
+class ClosedBeforeResponseError(httpx2.ReadError):
+    """The connection was lost before the first byte of a response: a stale one, or a crash."""
+
+
+class ResponseTooLargeError(httpx2.RemoteProtocolError):
+    """The body is longer than the transport's limit."""
 
 
 class PeerError(Exception):

@@ -27,11 +27,17 @@ from chassis import context
 from chassis.clock import Clock
 from chassis.http import deadline as deadlines
 from chassis.http.breaker import BreakerOpenError, BreakerState, CircuitBreaker, Permit
-from chassis.http.errors import DeadlineExceeded, PeerError, PeerFault, PeerUnavailable
+from chassis.http.errors import (
+    ClosedBeforeResponseError,
+    DeadlineExceeded,
+    PeerError,
+    PeerFault,
+    PeerUnavailable,
+    ResponseTooLargeError,
+)
 from chassis.http.metrics import HttpClientMetrics
 from chassis.http.retry import RetryBudget, full_jitter, parse_retry_after
 from chassis.http.tracing import ClientTracer
-from chassis.http.transport import ClosedBeforeResponseError, ResponseTooLargeError
 from chassis.settings import ServiceSettings
 
 IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS"})

@@ -8,7 +8,6 @@ from prometheus_client import CollectorRegistry
 from chassis.clock import Clock
 from chassis.http.metrics import HttpClientMetrics
 from chassis.http.peer import Peer
-from chassis.http.transport import AiohttpTransport
 from chassis.security.tokens import ServiceTokens
 from chassis.settings import ServiceSettings
 
@@ -29,6 +28,9 @@ class Peers:
         registry: CollectorRegistry,
         tracer_provider: TracerProvider | None = None,
     ) -> None:
+        # Slow to import; a function on Lambda may serve for long without a call.
+        from chassis.http.transport import AiohttpTransport  # noqa: PLC0415
+
         self._settings = settings
         self._clock = clock
         self._metrics = HttpClientMetrics(registry)

@@ -14,18 +14,12 @@ import aiohttp
 import httpx2
 from yarl import URL
 
+from chassis.http.errors import ClosedBeforeResponseError, ResponseTooLargeError
+
 MAX_RESPONSE_BYTES = 16 * 1024 * 1024
 KEEP_ALIVE_SECONDS = 30.0  # shorter than the 75 s of the chassis server, so that it never races
 DNS_CACHE_SECONDS = 5
 _CHUNK = 64 * 1024
-
-
-class ClosedBeforeResponseError(httpx2.ReadError):
-    """The connection was lost before the first byte of a response: a stale one, or a crash."""
-
-
-class ResponseTooLargeError(httpx2.RemoteProtocolError):
-    """The body is longer than the transport's limit."""
 
 
 class AiohttpTransport(httpx2.AsyncBaseTransport):

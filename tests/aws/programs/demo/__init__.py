@@ -1,0 +1,1 @@
+"""A service that shows what an execution environment does with it."""
