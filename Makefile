@@ -27,7 +27,7 @@ DEPLOY = $(KUBE) --env '$(ENV)' --tag '$(TAG)' --registry '$(REGISTRY)' --digest
 
 .PHONY: help install up start down status clean logs observe traces demo admin migrate openapi \
 	doctor cluster deploy undeploy rollout rollback cluster-status smoke e2e \
-	test lint format typecheck generate lock images lambda bench FORCE
+	test lint format typecheck generate lock images lambda bench bench-stream FORCE
 
 help:
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z0-9-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -130,6 +130,9 @@ images: $(STAMP) ## Build the images (SERVICE=orders TAG=1.4.0; LOAD=kind|miniku
 
 lambda: $(STAMP) ## Build a zip for AWS Lambda (SERVICE=items ARCH=arm64 PYTHON_VERSION=3.13)
 	@$(PY) -m scripts.lambda_zip '$(SERVICE)' $(if $(ARCH),--arch '$(ARCH)') $(if $(PYTHON_VERSION),--python '$(PYTHON_VERSION)') $(ARGS)
+
+bench-stream: $(STAMP) ## Measure live streams against the broadcast loop of the common tutorial
+	@$(PY) -m tests.load.stream_bench $(ARGS)
 
 bench: $(STAMP) ## Measure requests/s and CPU time against bare FastAPI and a typical stack
 	@$(PY) -m tests.load.bench $(ARGS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from observability.dashboards.boards.queries import NAMESPACES, OF, highest, rate
+from observability.dashboards.boards.queries import NAMESPACES, OF, highest, quantile, rate
 from observability.dashboards.library import (
     COUNT,
     PER_SECOND,
@@ -25,10 +25,11 @@ def make() -> Board:
         "Slipway / Orders",
         "Orders from the request to the notification, stock, and the people who order.",
         {"namespace": NAMESPACES},
-        service="orders|inventory|items|notifications|auth",
+        service="orders|inventory|items|notifications|stream|auth",
     )
     board.row("Now", *_now())
     board.row("Orders", *_orders())
+    board.row("Live", *_live())
     board.row("Stock", *_stock())
     board.row("Buyers", *_buyers())
     return board
@@ -82,6 +83,21 @@ def _orders() -> list[object]:
               "docs/runbooks/OutboxStuck.md.", PER_SECOND,
               Query(rate("outbox_deliveries_total", of_orders, "type, outcome"),
                     "{{type}} {{outcome}}")),
+    ]  # fmt: skip
+
+
+def _live() -> list[object]:
+    return [
+        graph("Open streams", "Clients that hear of their orders and notifications as they happen. "
+              "They spread over the replicas as their tokens end.", COUNT,
+              Query(f"sum by (transport) (stream_connections{{{OF}}})", "{{transport}}")),
+        graph("Live events", "Sent to clients, and left out because one read too slowly: "
+              "docs/runbooks/stream.md.", PER_SECOND,
+              Query(rate("stream_messages_total", OF, "topic_kind, outcome"),
+                    "{{topic_kind}} {{outcome}}")),
+        graph("Lag of live events", "From the log to the queues of the clients, 99 of 100. It "
+              "grows when a replica is too busy.", SECONDS,
+              Query(quantile(0.99, "stream_lag_seconds", OF, ""), "p99"), limits=(1, 5)),
     ]  # fmt: skip
 
 

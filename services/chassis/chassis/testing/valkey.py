@@ -72,6 +72,11 @@ class ValkeyProcess:
                 raise ValkeyUnavailableError(f"Valkey does not start; see {log}")
             time.sleep(_POLL)
 
+    def ensure(self) -> None:
+        """Start it unless it runs."""
+        if self._process is None or self._process.poll() is not None:
+            self.start()
+
     def _answers(self) -> bool:
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
