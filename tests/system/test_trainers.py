@@ -37,8 +37,8 @@ def command(
     return dict(answer.json())
 
 
-def trainer(shop: Shop) -> str:
-    """A new trainer with 56 slots a week."""
+def trainer(shop: Shop) -> tuple[str, int]:
+    """A new trainer with 56 slots a week, and the version that shows them."""
     made = command(shop, "POST", "", shop.admin, {"name": f"T {uuid.uuid4().hex[:8]}"})
     slots = [
         {"day": day, "starts": f"{hour:02}:00:00", "ends": f"{hour:02}:45:00"}
@@ -47,13 +47,13 @@ def trainer(shop: Shop) -> str:
     ]
     week = {"time_zone": "UTC", "slots": slots}
     path = f"/{made['trainer_id']}"
-    command(shop, "PUT", f"{path}/availability", shop.admin, week, **{"If-Match": '"1"'})
-    return str(made["trainer_id"])
+    done = command(shop, "PUT", f"{path}/availability", shop.admin, week, **{"If-Match": '"1"'})
+    return str(made["trainer_id"]), int(done["version"])
 
 
-def free(shop: Shop, who: Buyer, trainer_id: str) -> list[str]:
+def free(shop: Shop, who: Buyer, trainer_id: str, version: int) -> list[str]:
     """The beginnings of the free slots of three weeks."""
-    path = f"/v1/trainers/{trainer_id}/schedule?days=21"
+    path = f"/v1/trainers/{trainer_id}/schedule?days=21&at_least={version}"
     answer = eventually(
         lambda: found if (found := shop.call("GET", path, who=who)).status_code == 200 else None,
         SETTLE_SECONDS,
@@ -78,8 +78,8 @@ def caught_up(shop: Shop) -> bool:
 def test_what_one_has_just_written_one_reads_through_the_gateway(shop: Shop) -> None:
     """Commands and queries of one path go to different processes; `at_least` joins them."""
     [member] = shop.buyers(1)
-    trainer_id = trainer(shop)
-    for at in free(shop, member, trainer_id)[:5]:
+    trainer_id, version = trainer(shop)
+    for at in free(shop, member, trainer_id, version)[:5]:
         booked = command(shop, "POST", f"/{trainer_id}/sessions", member, {"starts_at": at})
         path = f"/v1/trainers/{trainer_id}/sessions/{booked['session_id']}"
         answer = shop.call("GET", f"{path}?at_least={booked['version']}", who=member)
@@ -108,8 +108,8 @@ def test_each_side_goes_by_its_own_name_and_one_database_is_migrated_once(shop: 
 def test_without_the_read_side_commands_go_on_and_are_read_later(shop: Shop) -> None:
     """What is booked meanwhile is there when it is back."""
     [member] = shop.buyers(1)
-    trainer_id = trainer(shop)
-    [at] = free(shop, member, trainer_id)[:1]
+    trainer_id, version = trainer(shop)
+    [at] = free(shop, member, trainer_id, version)[:1]
     with shop.outage(READS):
         booked = command(shop, "POST", f"/{trainer_id}/sessions", member, {"starts_at": at})
         problem(shop.call("GET", f"/v1/trainers/{trainer_id}", who=member), 503)
@@ -121,8 +121,10 @@ def test_without_the_read_side_commands_go_on_and_are_read_later(shop: Shop) -> 
 def test_the_projector_is_killed_under_load_and_another_goes_on(shop: Shop) -> None:
     """Kill -9 again and again, with a second process beside it: every session counts once."""
     members = shop.buyers(4)
-    trainers = [trainer(shop) for _ in range(4)]
-    slots = [(each, at) for each in trainers for at in free(shop, members[0], each)]
+    made = dict(trainer(shop) for _ in range(4))
+    slots = [
+        (each, at) for each, version in made.items() for at in free(shop, members[0], each, version)
+    ]
     stop = False
     booked: list[dict[str, Any]] = []
 
@@ -161,7 +163,7 @@ def test_the_projector_is_killed_under_load_and_another_goes_on(shop: Shop) -> N
             each.result()
         eventually(lambda: caught_up(shop), SETTLE_SECONDS)
     live = read_model(shop)
-    sessions = [row for row in live["read_sessions"] if row[1] in trainers]
+    sessions = [row for row in live["read_sessions"] if row[1] in made]
     assert {row[0] for row in sessions} == {each["session_id"] for each in booked}
     assert len(sessions) == len(booked) > KILLS * 5
     rebuilt = shop.platform.run("run", READS, "rebuild")
