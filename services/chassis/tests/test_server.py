@@ -212,3 +212,40 @@ async def test_libraries_are_quiet_at_level_info() -> None:
         )
         printed, _ = await child.communicate()
         assert printed.decode().split() == [str(expected)] * 2, level
+
+
+async def test_the_drain_waits_for_streams_that_end_themselves() -> None:
+    """A WebSocket is not cut at the signal: the service closes it, in its own words and time."""
+    async with serving(port="0") as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+        upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\n"
+        query = "seconds=1.5&ticket=secret-ticket"
+        writer.write(f"GET /stream?{query} HTTP/1.1\r\nHost: x\r\n{upgrade}{key}\r\n".encode())
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert b" 101 " in head
+        server.signal()
+        began = time.monotonic()
+        async with asyncio.timeout(30):
+            frame = await reader.readexactly(2 + len("goodbye"))
+            assert frame[2:] == b"goodbye"
+            assert time.monotonic() - began > 1.0
+            close = await reader.readexactly(4)
+        assert int.from_bytes(close[2:]) == 1012
+        writer.close()
+    assert "secret-ticket" not in "".join(server.raw)
+    assert any("/stream" in line for line in server.raw)
+
+
+def test_what_nobody_takes_does_not_wait_for_ever() -> None:
+    """Accepted connections inherit the listener's limit, where the kernel has one."""
+    from chassis.server import UNTAKEN_SECONDS, listen
+    from chassis.settings import ServiceSettings
+
+    with listen(ServiceSettings(port=0)) as listener:
+        with socket.create_connection(listener.getsockname()):
+            accepted, _ = listener.accept()
+        with accepted:
+            if hasattr(socket, "TCP_USER_TIMEOUT"):
+                option = (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+                assert accepted.getsockopt(*option) == UNTAKEN_SECONDS * 1000

@@ -1,13 +1,13 @@
-"""Its one route: answers after some time, with the id of the process."""
+"""Its routes answer after some time; its stream says goodbye some time after the signal."""
 
 import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, WebSocket
 
-from chassis import Runtime, load_settings
+from chassis import Runtime, RuntimeDep, load_settings
 from chassis import create_app as chassis_app
 from chassis.settings import SettingsError
 from demo.settings import Settings
@@ -24,6 +24,21 @@ async def slow(seconds: float = 0.0) -> dict[str, int]:
 @router.get("/secret")
 async def secret() -> None:
     raise RuntimeError("postgresql://demo:hunter2hunter2@db/demo refused Bearer abcdefghijkl")
+
+
+@router.websocket("/stream")
+async def stream(socket: WebSocket, runtime: RuntimeDep, seconds: float = 0.0) -> None:
+    lifecycle = runtime.lifecycle
+    lifecycle.streams += 1
+    try:
+        await socket.accept()
+        while not lifecycle.draining:  # noqa: ASYNC110  (as a service looks at it)
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(seconds)
+        await socket.send_text("goodbye")
+        await socket.close(1012)
+    finally:
+        lifecycle.streams -= 1
 
 
 @asynccontextmanager
