@@ -39,6 +39,7 @@ FEW = 10
 START_SECONDS = 180.0
 FILL_SECONDS, WINDOW_SECONDS = 20.0, 5.0
 ROUND_SECONDS = 60.0
+PING, PONG = 0x89, 0x8A
 _SHORT = 126
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -84,12 +85,7 @@ class Listener(asyncio.Protocol):
             if not separator:
                 self._buffer = head
                 return
-            assert b" 101 " in head, head
-            self._open = True
-            if self._first and self.transport is not None:
-                self.transport.write(self._first)
-            else:
-                self.ready.set_result(None)
+            self._upgraded(head)
         at, events = 0, 0
         while len(data) - at >= 2:
             size, start = data[at + 1], at + 2
@@ -97,15 +93,28 @@ class Listener(asyncio.Protocol):
                 size, start = int.from_bytes(data[at + 2 : at + 4]), at + 4
             if len(data) < start + size:
                 break
-            text = data[start : start + 16]
-            if text.startswith((b'{"type":"event"', b'{"type": "event"')):
-                events += 1
-            elif text.startswith(b'{"type":"subscri') and not self.ready.done():
-                self.ready.set_result(None)
+            events += self._frame(data[at], data[start : start + size])
             at = start + size
         self._buffer = data[at:]
         if events:
             self._room.count(events)
+
+    def _upgraded(self, head: bytes) -> None:
+        assert b" 101 " in head, head
+        assert self.transport is not None
+        self._open = True
+        if self._first:
+            self.transport.write(self._first)
+        else:
+            self.ready.set_result(None)
+
+    def _frame(self, kind: int, text: bytes) -> int:
+        """Return 1 for an event, 0 for anything else."""
+        if kind == PING and self.transport is not None:
+            self.transport.write(bytes([PONG, 0x80 | len(text), 0, 0, 0, 0]) + text)
+        elif text.startswith(b'{"type":"subscri') and not self.ready.done():
+            self.ready.set_result(None)
+        return int(text.startswith((b'{"type":"event"', b'{"type": "event"')))
 
 
 @dataclass
