@@ -41,7 +41,7 @@ def slim(root: Path) -> int:
         for file in [path for path in root.rglob(pattern) if path.is_file()]:
             saved += file.lstat().st_size
             file.unlink()
-    for file in root.rglob("*.so*"):
+    for file in list(root.rglob("*.so*")):
         if file.is_file() and not file.is_symlink():
             saved += strip(file)
     return saved
@@ -65,7 +65,11 @@ def strip(file: Path) -> int:
     if end >= len(content):
         return 0
     header[6] = header[12] = header[13] = 0
-    file.write_bytes(_HEADER.pack(*header) + content[_HEADER.size : end])
+    # A file of its own: installers link what they install to their cache.
+    cut = file.with_name(f".{file.name}.cut")
+    cut.write_bytes(_HEADER.pack(*header) + content[_HEADER.size : end])
+    shutil.copymode(file, cut)
+    cut.replace(file)
     return len(content) - end
 
 

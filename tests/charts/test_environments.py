@@ -31,7 +31,10 @@ DIGEST = "sha256:" + "c" * 64
 OWN_SERVICE = {
     "issuer": "https://api.slipway.dev",
     "image": {"digest": DIGEST},
-    "networkPolicy": {"database": {"cidrs": ["192.0.2.0/28"]}},
+    "networkPolicy": {
+        "database": {"cidrs": ["192.0.2.0/28"]},
+        "valkey": {"cidrs": ["192.0.2.16/28"]},
+    },
 }
 OWN_GATEWAY = {
     "jwt": {"issuer": "https://api.slipway.dev"},
@@ -188,13 +191,13 @@ def test_development_fits_a_small_cluster():
         everything += service(name, "dev")
     cpu = memory = 0.0
     running = [m for m in everything if m["kind"] in {"Deployment", "StatefulSet"}]
-    assert len(running) == len(TREE.services) + 7
+    assert len(running) == len(TREE.services) + 8
     for manifest in running:
         for container in manifest["spec"]["template"]["spec"]["containers"]:
             cpu += _cpu(container["resources"]["requests"]["cpu"])
             memory += _mebibytes(container["resources"]["requests"]["memory"])
     assert cpu <= 0.8
-    assert memory <= 1536
+    assert memory <= 1792
 
 
 def test_the_namespace_enforces_the_strictest_level():

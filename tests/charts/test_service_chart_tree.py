@@ -30,7 +30,10 @@ ENVIRONMENTS = sorted(f.parent.name for f in ROOT.glob("k8s/environments/*/servi
 OUTSIDE: dict[str, Any] = {
     "issuer": "https://api.example.org",
     "image": {"digest": "sha256:" + "a" * 64},
-    "networkPolicy": {"database": {"cidrs": ["10.20.0.0/16"]}},
+    "networkPolicy": {
+        "database": {"cidrs": ["10.20.0.0/16"]},
+        "valkey": {"cidrs": ["10.30.0.0/16"]},
+    },
 }
 
 
@@ -141,6 +144,8 @@ def secret(name: str) -> str:
     match name.partition("_")[2]:
         case "DATABASE_URL":
             return "postgresql://books:xK3vQ8rT2m@10.20.0.7/books"
+        case "VALKEY_URL":
+            return "valkeys://:xK3vQ8rT2m@10.30.0.7:6379/0"
         case "CLIENTS":
             return json.dumps({"orders": {"secret": "xK3vQ8rT2mB7nC1z", "scopes": []}})
         case "KEY_ENCRYPTION_KEY":

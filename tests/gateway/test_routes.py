@@ -66,12 +66,17 @@ def test_escaped_slashes_are_refused(gateway: Gateway, upstreams: Upstreams, pat
     assert upstreams.seen == []
 
 
+# Without a version it is where events are delivered inside: not for the outside, whoever asks.
+EVENT_SINK = {"/events"}
+
+
 def test_every_declared_route_is_served(gateway: Gateway, bearer: dict[str, str]):
     """Each route of each service.yaml leads to its own service, versioned or not."""
     for service in topology.load():
         for route in service.routes:
             method = route.methods[0] if route.methods else "GET"
-            for path in [route.path, *([f"/v1{route.path}"] if route.versioned else [])]:
+            paths = [route.path, *([f"/v1{route.path}"] if route.versioned else [])]
+            for path in set(paths) - EVENT_SINK:
                 answer = gateway.request(method, path, bearer)
                 assert answer.status == 200, (path, answer)
                 assert answer.json()["service"] == service.name
