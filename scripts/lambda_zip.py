@@ -84,6 +84,7 @@ def install(service: Service, target: Path, *, arch: str, python: str) -> None:
         excludes.write_text("\n".join(EXCLUDED))
         run(
             *(uv(), "pip", "install", "--quiet", "--no-config", "--target", str(target)),
+            "--link-mode=copy",  # what is changed below is not uv's cache
             *("--python-platform", PLATFORMS[arch]),
             *("--python-version", python, "--only-binary", ":all:", "--require-hashes"),
             *("--constraint", "requirements.lock", "--excludes", str(excludes)),
