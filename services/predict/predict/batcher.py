@@ -51,6 +51,7 @@ class _Waiting:
     done: asyncio.Future[Outputs] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
+    queued: bool = True
 
 
 class Batcher:
@@ -103,6 +104,10 @@ class Batcher:
                 return await entry.done
         except TimeoutError:
             raise ExpiredError from None
+        finally:
+            if entry.queued:  # given up: its place is free at once, however long the batch takes
+                self._queue.remove(entry)
+                self._left(entry)
 
     async def _work(self) -> None:
         """Compute until nothing waits. There is one such task at most, and none while idle."""
@@ -116,8 +121,10 @@ class Batcher:
             self._worker = None
             for entry in self._queue:  # only when this task itself was cancelled
                 entry.done.cancel()
-            if not self._queue:
-                self._queued_rows = 0
+
+    def _left(self, entry: _Waiting) -> None:
+        entry.queued = False
+        self._queued_rows -= len(entry.rows)
 
     def _take(self) -> list[_Waiting]:
         """Take what fits into one batch, at least one entry; drop who no longer waits."""
@@ -127,11 +134,11 @@ class Batcher:
         while self._queue:
             entry = self._queue[0]
             size = len(entry.rows)
-            gone = entry.done.done()
+            gone = entry.done.done()  # cancelled just now
             if batch and not gone and rows + size > self._limits.rows:
                 break
             self._queue.popleft()
-            self._queued_rows -= size
+            self._left(entry)
             if gone:
                 continue
             if entry.deadline is not None and entry.deadline.at <= now:

@@ -145,6 +145,31 @@ async def test_a_full_queue_refuses_at_once(bench: Any) -> None:
     assert await box.ask(5) == [10.0]
 
 
+async def test_who_gives_up_leaves_the_queue_at_once(bench: Any) -> None:
+    """While the batch before still computes: others get the place, the rows are not computed."""
+    box = bench(rows=1, queue=3)
+    box.free.clear()
+    first = asyncio.create_task(box.ask(0))
+    await asyncio.sleep(0)
+    await box.started(0)
+    impatient = asyncio.create_task(box.ask(1, 2, 3))
+    await box.started(3)
+    with pytest.raises(QueueFullError):
+        await box.ask(4)
+    impatient.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await impatient
+    assert box.batcher.queued_rows == 0
+    with pytest.raises(ExpiredError):
+        await box.ask(5, 6, deadline=Deadline.after(0.01, box.clock))
+    assert box.batcher.queued_rows == 0
+    second = asyncio.create_task(box.ask(7, 8, 9))
+    await box.started(3)
+    box.free.set()
+    assert await asyncio.gather(first, second) == [[0.0], [14.0, 16.0, 18.0]]
+    assert box.sizes == [1, 3]
+
+
 async def test_an_expired_request_is_not_computed(bench: Any) -> None:
     """Its time passed in the queue: the model does not work for nobody."""
     box = bench(rows=8)
