@@ -1,8 +1,9 @@
 """Settings of the stream service; environment variables with prefix `STREAM_`."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from chassis.settings import ServiceSettings, settings_config
 
@@ -61,3 +62,14 @@ class Settings(ServiceSettings):
         if value and value.partition("://")[0] not in {"redis", "rediss", "valkey", "valkeys"}:
             raise ValueError("not a URL of Valkey; use valkey://:password@host:6379/0")
         return value
+
+    @model_validator(mode="after")
+    def _shared_where_it_counts(self) -> Self:
+        if self.environment in {"staging", "production"} and not self.valkey_url:
+            raise PydanticCustomError(
+                "valkey_url",
+                "is required in {environment}, where replicas share their events; "
+                "give it the URL of a Valkey",
+                {"environment": self.environment, "field": "valkey_url"},
+            )
+        return self
