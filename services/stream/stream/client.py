@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import json
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, Self
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -70,7 +70,7 @@ class StreamClient:
         if self._socket is not None:
             await self._socket.close()
 
-    async def listen(self, *topics: str) -> AsyncIterator[dict[str, Any]]:
+    async def listen(self, *topics: str) -> AsyncGenerator[dict[str, Any], None]:
         """Yield the events of `topics` from now, or from `last_event_id`, on.
 
         Raises:
@@ -79,15 +79,16 @@ class StreamClient:
         pause = FIRST_PAUSE
         while True:
             with contextlib.suppress(OSError, TimeoutError, InvalidHandshake, ConnectionClosed):
-                async for event in self._stream(topics):
-                    pause = FIRST_PAUSE
-                    yield event
+                async with contextlib.aclosing(self._stream(topics)) as events:
+                    async for event in events:
+                        pause = FIRST_PAUSE
+                        yield event
             self.interruptions += 1
             wait = random.uniform(0, pause) if self._retry is None else self._retry  # noqa: S311
             pause, self._retry = min(pause * 2, LONGEST_PAUSE), None
             await asyncio.sleep(wait)
 
-    async def _stream(self, topics: tuple[str, ...]) -> AsyncIterator[dict[str, Any]]:
+    async def _stream(self, topics: tuple[str, ...]) -> AsyncGenerator[dict[str, Any], None]:
         token = await self._token()
         try:
             async with connect(
