@@ -53,9 +53,13 @@ OF_SOME = {
 
 
 def trade(watched: Watched) -> None:
-    """One order, and one request that is refused."""
+    """One order, one request that is refused, and one for each service, whatever it answers."""
     shop = watched.shop
     item, [buyer] = shop.item(50), shop.buyers(1)
+    for service in load():
+        route = next(r for r in service.routes if not r.websocket and r.path != "/events")
+        path = f"/v1{route.path}" if route.versioned else route.path
+        shop.call(route.methods[0] if route.methods else "GET", path, who=buyer)
     assert shop.order(buyer, item).status_code == 201
     assert shop.call("GET", "/v1/orders/none", who=buyer).status_code in {404, 422}
     assert shop.call("GET", f"/v1/stock/{item}", who=buyer).status_code == 200
@@ -70,7 +74,8 @@ def test_every_process_is_a_target_and_up(watched: Watched) -> None:
         return found == dict.fromkeys({*SERVICES, "gateway"}, 1.0)
 
     eventually(up, 60)
-    assert watched.value('count(up{namespace="local",instance=~"127.0.0.1:.+"})') == 7
+    targets = watched.value('count(up{namespace="local",instance=~"127.0.0.1:.+"})')
+    assert targets == len(SERVICES) + 1
     rules = watched.api("rules")["groups"]
     assert rules
     broken = {
