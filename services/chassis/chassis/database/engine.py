@@ -82,6 +82,8 @@ def _postgresql_engine(url: URL, settings: DatabaseSettings, checkouts: Checkout
         # A connection that died while idle (restart, failover) is replaced before it is used.
         pool_pre_ping=True,
         connect_args=connect_args,
+        # No service stores hstore; the first connection need not look for the type.
+        use_native_hstore=False,
         hide_parameters=True,
     )
 
