@@ -1,5 +1,7 @@
 """What Prometheus is told about trainers."""
 
+import math
+
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 
@@ -32,6 +34,8 @@ class ProjectionMetrics:
             "Age of the oldest event that the read model does not show yet; 0 without one.",
             registry=registry,
         )
+        for gauge in (self.lag_events, self.lag_seconds):
+            gauge.set(math.nan)  # not known before the first look, which is not the same as 0
         self.projected = Counter(
             "projection_events_total",
             "Events that this process brought into the read model.",
