@@ -20,21 +20,6 @@ def desk():
 
 
 @pytest.fixture
-def problem():
-    """A function that checks that an answer is a problem of this kind, and returns it."""
-
-    def check(answer, status, kind=""):
-        assert answer.status_code == status, answer.text
-        assert answer.headers["Content-Type"] == "application/problem+json"
-        body = answer.json()
-        assert body["status"] == status
-        assert body["type"] == (f"urn:slipway:problem:{kind}" if kind else "about:blank")
-        return body
-
-    return check
-
-
-@pytest.fixture
 def settings(migrated_database_url, make_settings):
     """Settings on a fresh database with the migrations applied."""
     return make_settings(Settings, database_url=migrated_database_url("items"))

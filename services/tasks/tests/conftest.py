@@ -102,21 +102,6 @@ def make(client: httpx2.AsyncClient) -> Callable[..., Any]:
 
 
 @pytest.fixture
-def problem() -> Callable[..., Any]:
-    """A function that checks that an answer is a problem of this kind, and returns it."""
-
-    def check(answer: httpx2.Response, status: int, kind: str = "") -> Any:
-        assert answer.status_code == status, answer.text
-        assert answer.headers["Content-Type"] == "application/problem+json"
-        body = answer.json()
-        assert body["status"] == status
-        assert body["type"] == (f"urn:slipway:problem:{kind}" if kind else "about:blank")
-        return body
-
-    return check
-
-
-@pytest.fixture
 def based_on() -> Callable[[dict[str, Any]], dict[str, str]]:
     """A function: the precondition of a change that is based on this state of a task."""
     return lambda task: {"If-Match": f'"{task["version"]}"'}

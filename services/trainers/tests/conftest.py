@@ -161,21 +161,6 @@ def read_model():
 
 
 @pytest.fixture
-def problem():
-    """A function that checks that an answer is a problem of this kind, and returns it."""
-
-    def check(answer, status, kind=""):
-        assert answer.status_code == status, answer.text
-        assert answer.headers["Content-Type"] == "application/problem+json"
-        body = answer.json()
-        assert body["status"] == status
-        assert body["type"] == (f"urn:slipway:problem:{kind}" if kind else "about:blank")
-        return body
-
-    return check
-
-
-@pytest.fixture
 def eventually():
     """A function that polls a condition until it holds, for at most a minute."""
 

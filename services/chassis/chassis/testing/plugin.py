@@ -55,6 +55,21 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+@pytest.fixture
+def problem() -> Callable[..., Any]:
+    """A function that checks that an answer is a problem of this kind, and returns it."""
+
+    def check(answer: httpx2.Response, status: int, kind: str = "") -> Any:
+        assert answer.status_code == status, answer.text
+        assert answer.headers["Content-Type"] == "application/problem+json"
+        body = answer.json()
+        assert body["status"] == status
+        assert body["type"] == (f"urn:slipway:problem:{kind}" if kind else "about:blank")
+        return body
+
+    return check
+
+
 @pytest.fixture(scope="session")
 def postgres_server(pytestconfig: pytest.Config) -> Iterator[PostgresServer]:
     """One real PostgreSQL server, shared by all xdist workers."""
