@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from chassis.problems import MEDIA_TYPE, ProblemDetails, phrase
-from chassis.security.dependencies import declare_scopes
+from chassis.security.dependencies import declare
 
 _METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
 _FIRST_ERROR = 400
@@ -25,7 +25,7 @@ def customise(document: dict[str, Any]) -> dict[str, Any]:
                 _add_problems(path[method])
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
-    declare_scopes(document)
+    declare(document)
     return document
 
 

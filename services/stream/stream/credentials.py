@@ -14,12 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.requests import HTTPConnection
 
-from chassis.http.retry import whole_seconds
-from chassis.problems import Problem
 from chassis.security import Principal
-from chassis.security.dependencies import KEYS_TYPE, authenticate, forbidden, unauthorized
-from chassis.security.jwks import KeysUnavailableError
-from chassis.security.verifier import InvalidTokenError
+from chassis.security.dependencies import authenticate, forbidden, principal_of, unauthorized
 
 if TYPE_CHECKING:
     from chassis.runtime import Runtime
@@ -58,18 +54,7 @@ async def verify(runtime: Runtime, token: str) -> Grant:
     Raises:
         Problem: 401, 403, or 503 when no token can be judged.
     """
-    try:
-        principal = await runtime.verifier.verify(token)
-    except InvalidTokenError as exc:
-        raise unauthorized(str(exc)) from exc
-    except KeysUnavailableError as exc:
-        raise Problem(
-            503,
-            detail="Tokens cannot be verified now; try again later.",
-            type=KEYS_TYPE,
-            headers={"Retry-After": whole_seconds(exc.retry_after)},
-        ) from exc
-    return grant(principal)
+    return grant(await principal_of(token, runtime.verifier))
 
 
 class Tickets:

@@ -30,51 +30,40 @@ INSUFFICIENT_SCOPE_TYPE = "urn:slipway:problem:insufficient-scope"
 KEYS_TYPE = "urn:slipway:problem:token-keys-unavailable"
 
 
-class _Documented(SecurityBase):
-    """A security scheme of the OpenAPI document; the check itself is `authenticate`."""
-
-    def __init__(self, name: str, model: OAuth2Model | HTTPBearerModel) -> None:
-        self.scheme_name = name
-        self.model = model
-
-    async def __call__(self) -> None:
-        """Do nothing."""
-
-
-_oauth2 = _Documented(
-    OAUTH2_SCHEME,
-    OAuth2Model(
-        flows=OAuthFlows(password=OAuthFlowPassword(tokenUrl=TOKEN_URL, scopes={})),
-        description="Sign in with email and password.",
-    ),
+# What a dependency's own security scheme says costs a request nothing; a sub-dependency for each
+# scheme would be solved with every request. FastAPI lets one have one: `declare` adds the other.
+_OAUTH2 = OAuth2Model(
+    flows=OAuthFlows(password=OAuthFlowPassword(tokenUrl=TOKEN_URL, scopes={})),
+    description="Sign in with email and password.",
 )
-_bearer = _Documented(
-    BEARER_SCHEME,
-    HTTPBearerModel(bearerFormat="JWT", description="An access token that you already have."),
-)
+_BEARER = HTTPBearerModel(
+    bearerFormat="JWT", description="An access token that you already have."
+).model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
-async def _required(
-    conn: HTTPConnection,
-    needed: SecurityScopes,
-    _oauth2: Annotated[None, Depends(_oauth2)],
-    _bearer: Annotated[None, Depends(_bearer)],
-) -> Principal:
-    principal = await authenticate(conn)
-    if principal is None:
-        raise unauthorized()
-    missing = [scope for scope in needed.scopes if scope not in principal.scopes]
-    if missing:
-        raise forbidden(missing, needed.scopes)
-    return principal
+class _Required(SecurityBase):
+    scheme_name = OAUTH2_SCHEME
+    model = _OAUTH2
+
+    async def __call__(self, conn: HTTPConnection, needed: SecurityScopes) -> Principal:
+        principal = await authenticate(conn)
+        if principal is None:
+            raise unauthorized()
+        missing = [scope for scope in needed.scopes if scope not in principal.scopes]
+        if missing:
+            raise forbidden(missing, needed.scopes)
+        return principal
 
 
-async def _optional(
-    conn: HTTPConnection,
-    _oauth2: Annotated[None, Depends(_oauth2)],
-    _bearer: Annotated[None, Depends(_bearer)],
-) -> Principal | None:
-    return await authenticate(conn)
+class _Optional(SecurityBase):
+    scheme_name = OAUTH2_SCHEME
+    model = _OAUTH2
+
+    async def __call__(self, conn: HTTPConnection) -> Principal | None:
+        return await authenticate(conn)
+
+
+_required, _optional = _Required(), _Optional()
 
 
 def requires(*scopes: str) -> Any:
@@ -112,9 +101,21 @@ async def authenticate(conn: HTTPConnection) -> Principal | None:
     scheme, _, token = values[0].strip().partition(" ")
     if scheme.lower() != "bearer":
         return None
-    verifier = cast("TokenVerifier", conn.app.state.runtime.verifier)
+    principal = await principal_of(
+        token.strip(), cast("TokenVerifier", conn.app.state.runtime.verifier)
+    )
+    conn.state.principal = principal
+    return principal
+
+
+async def principal_of(token: str, verifier: TokenVerifier) -> Principal:
+    """Return who an access token speaks for, wherever the token was sent.
+
+    Raises:
+        Problem: 401 for a bad token, 503 when no token can be judged.
+    """
     try:
-        principal = await verifier.verify(token.strip())
+        return await verifier.verify(token)
     except InvalidTokenError as exc:
         raise unauthorized(str(exc)) from exc
     except KeysUnavailableError as exc:
@@ -124,8 +125,6 @@ async def authenticate(conn: HTTPConnection) -> Principal | None:
             type=KEYS_TYPE,
             headers={"Retry-After": whole_seconds(exc.retry_after)},
         ) from exc
-    conn.state.principal = principal
-    return principal
 
 
 def unauthorized(reason: str | None = None) -> Problem:
@@ -158,19 +157,32 @@ def _challenge(**parameters: str) -> dict[str, str]:
     return {"WWW-Authenticate": f"Bearer {listed}"}
 
 
-def declare_scopes(document: dict[str, Any]) -> None:
-    """List in an OpenAPI document's OAuth2 scheme the scopes that its operations ask for."""
+def declare(document: dict[str, Any]) -> None:
+    """Complete the security of an OpenAPI document.
+
+    Wherever OAuth2 is asked for, an access token that one already has does as well; and the OAuth2
+    scheme lists the scopes that the operations ask for.
+    """
     schemes = document.get("components", {}).get("securitySchemes", {})
     if OAUTH2_SCHEME not in schemes:
         return
+    schemes[BEARER_SCHEME] = _BEARER
     found: set[str] = set()
     for path in document.get("paths", {}).values():
         for operation in path.values():
-            if isinstance(operation, dict):
-                for requirement in operation.get("security", []):
-                    found.update(requirement.get(OAUTH2_SCHEME, []))
+            if isinstance(operation, dict) and (asked := _scopes(operation)) is not None:
+                found.update(asked)
+                operation["security"].append({BEARER_SCHEME: list(asked)})
     flow = schemes[OAUTH2_SCHEME]["flows"]["password"]
     flow["scopes"] = {scope: _describe(scope) for scope in sorted(found)}
+
+
+def _scopes(operation: dict[str, Any]) -> list[str] | None:
+    for requirement in operation.get("security", []):
+        if OAUTH2_SCHEME in requirement:
+            scopes: list[str] = requirement[OAUTH2_SCHEME]
+            return scopes
+    return None
 
 
 def _describe(scope: str) -> str:
