@@ -16,6 +16,7 @@ from stream.hub import Hub
 from stream.log import Log
 from stream.memory_log import MemoryLog
 from stream.metrics import StreamMetrics
+from stream.session import Session
 from stream.settings import Settings
 from stream.subscriber import Subscriber
 from stream.valkey_log import ValkeyLog
@@ -28,6 +29,7 @@ class Streams:
 
     def __init__(self, runtime: Runtime) -> None:
         settings = cast("Settings", runtime.settings)
+        self.runtime = runtime
         self.settings = settings
         self.metrics = metrics_of(runtime)
         self.hub = Hub(
@@ -51,6 +53,16 @@ class Streams:
             bytes_=self.settings.queue_bytes,
             policy=self.settings.slow_clients,
             on_dropped=self._count_dropped,
+        )
+
+    def session(self, subscriber: Subscriber, subject: str) -> Session:
+        """Return what the client `subject` may ask, answered through `subscriber`."""
+        return Session(
+            self.hub,
+            subscriber,
+            subject,
+            self.runtime.clock,
+            most_topics=self.settings.topics_per_connection,
         )
 
     def _count_dropped(self, entry: Entry) -> None:

@@ -28,7 +28,7 @@ from stream.messages import (
     client_message,
 )
 from stream.service import Streams, StreamsDep, unavailable
-from stream.session import Refused, Session
+from stream.session import Refused
 from stream.subscriber import Ending
 
 POLICY, TOO_BIG, INTERNAL, TRY_LATER = 1008, 1009, 1011, 1013
@@ -137,13 +137,7 @@ class SocketConnection:
         self._cut = False
         self._task = asyncio.current_task()
         self.subscriber = streams.subscriber()
-        self._session = Session(
-            streams.hub,
-            self.subscriber,
-            granted.principal.subject,
-            runtime.clock,
-            most_topics=streams.settings.topics_per_connection,
-        )
+        self._session = streams.session(self.subscriber, granted.principal.subject)
         self.expires_at = granted.expires_at
         self.warned = False
         self.ended_at: float | None = None

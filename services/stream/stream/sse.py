@@ -15,7 +15,7 @@ from stream.credentials import Grant
 from stream.entries import Control, Entry, Heartbeat
 from stream.messages import Welcome
 from stream.service import Streams
-from stream.session import Refused, Session
+from stream.session import Refused
 from stream.subscriber import Ending
 
 MEDIA_TYPE = "text/event-stream"
@@ -74,13 +74,7 @@ class EventsConnection:
         self._runtime = runtime
         self._streams = streams
         self.subscriber = streams.subscriber()
-        self.session = Session(
-            streams.hub,
-            self.subscriber,
-            granted.principal.subject,
-            runtime.clock,
-            most_topics=streams.settings.topics_per_connection,
-        )
+        self.session = streams.session(self.subscriber, granted.principal.subject)
         self.expires_at = granted.expires_at
         self.warned = False
         self.ended_at: float | None = None
