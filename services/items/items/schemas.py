@@ -6,6 +6,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from typing_extensions import TypedDict
 
 from chassis.money import Money
+from chassis.text import ONE_LINE, STORABLE
 from items.domain import Status
 
 MAX_TAGS = 20
@@ -23,19 +24,14 @@ Sku = Annotated[
     StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"),
     Field(description="Stock-keeping unit; unique in the catalogue.", examples=["DSK-WAL-140"]),
 ]
-# No control characters, and no spaces around it: a name is one line of text.
 Name = Annotated[
     str,
-    StringConstraints(
-        max_length=200,
-        pattern=r"^[^\x00-\x20\x7F]([^\x00-\x1F\x7F]*[^\x00-\x20\x7F])?$",
-    ),
+    StringConstraints(max_length=200, pattern=ONE_LINE),
     Field(examples=["Walnut desk"]),
 ]
 Description = Annotated[
     str,
-    # PostgreSQL cannot store the character NUL.
-    StringConstraints(max_length=4000, pattern=r"^[^\x00]*$"),
+    StringConstraints(max_length=4000, pattern=STORABLE),
     Field(examples=["A desk of solid walnut, 140 by 70 cm, oiled."]),
 ]
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]

@@ -6,14 +6,12 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from chassis.pagination import Page
+from chassis.text import STORABLE
 from notifications.models import Notification
 
-# PostgreSQL cannot store the character NUL in text.
-_NO_NUL = r"^[^\x00]*$"
-
-Recipient = Annotated[str, Field(min_length=1, max_length=255, pattern=_NO_NUL)]
-Title = Annotated[str, Field(min_length=1, max_length=200, pattern=_NO_NUL)]
-Body = Annotated[str, Field(max_length=4000, pattern=_NO_NUL)]
+Recipient = Annotated[str, Field(min_length=1, max_length=255, pattern=STORABLE)]
+Title = Annotated[str, Field(min_length=1, max_length=200, pattern=STORABLE)]
+Body = Annotated[str, Field(max_length=4000, pattern=STORABLE)]
 Kind = Annotated[str, Field(max_length=64, pattern=r"^[a-z][a-z0-9]*([._-][a-z0-9]+)*$")]
 
 _EXAMPLE: dict[str, Any] = {

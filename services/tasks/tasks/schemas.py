@@ -17,13 +17,14 @@ from pydantic import (
 )
 from typing_extensions import TypedDict
 
+from chassis import ids
 from chassis.pagination import Page
+from chassis.text import ONE_LINE, STORABLE
 from tasks.domain import Content, Priority, Status, Task
 
 MAX_IDS = 100
 
 _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
-_UUID = r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 
 
 def _has_an_offset(value: Any) -> Any:
@@ -47,22 +48,17 @@ Moment = Annotated[AwareDatetime, BeforeValidator(_has_an_offset), AfterValidato
 
 TaskId = Annotated[
     str,
-    StringConstraints(pattern=_UUID),
+    StringConstraints(pattern=ids.PATTERN),
     Field(examples=["0197a3c2-6f2b-7b1d-9e43-5a8c7d6e5f40"]),
 ]
-# No control characters, and no spaces around it: a title is one line of text.
 Title = Annotated[
     str,
-    StringConstraints(
-        max_length=200,
-        pattern=r"^[^\x00-\x20\x7F]([^\x00-\x1F\x7F]*[^\x00-\x20\x7F])?$",
-    ),
+    StringConstraints(max_length=200, pattern=ONE_LINE),
     Field(examples=["Pay the rent"]),
 ]
 Description = Annotated[
     str,
-    # PostgreSQL cannot store the character NUL.
-    StringConstraints(max_length=4000, pattern=r"^[^\x00]*$"),
+    StringConstraints(max_length=4000, pattern=STORABLE),
     Field(examples=["The new landlord has another account."]),
 ]
 TaskPriority = Annotated[Priority, Field(description="From the least to the most: as listed.")]

@@ -16,30 +16,26 @@ from pydantic import (
     model_validator,
 )
 
+from chassis import ids
 from chassis.pagination import Page
+from chassis.text import ONE_LINE, STORABLE
 from trainers.commands import Booked, Changed
 from trainers.queries import Entry, Profile, SessionView
 from trainers.slots import Day, Slot, Week, ordered
 
-_UUID = r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 _TRAINER = "0197a3c2-1c00-7a4e-9f10-3c5d7e9f1a2b"
 _SESSION = "0197a3c2-2d11-7b5f-8a21-4d6e8f0a2b3c"
 
-TrainerId = Annotated[str, Path(pattern=_UUID, examples=[_TRAINER])]
-SessionId = Annotated[str, Path(pattern=_UUID, examples=[_SESSION])]
-# One line of text, without spaces around it.
+TrainerId = Annotated[str, Path(pattern=ids.PATTERN, examples=[_TRAINER])]
+SessionId = Annotated[str, Path(pattern=ids.PATTERN, examples=[_SESSION])]
 Name = Annotated[
     str,
-    StringConstraints(
-        max_length=120,
-        pattern=r"^[^\x00-\x20\x7F]([^\x00-\x1F\x7F]*[^\x00-\x20\x7F])?$",
-    ),
+    StringConstraints(max_length=120, pattern=ONE_LINE),
     Field(examples=["Ada Park"]),
 ]
-# PostgreSQL cannot store the character NUL in text.
 Bio = Annotated[
     str,
-    StringConstraints(max_length=4000, pattern=r"^[^\x00]*$"),
+    StringConstraints(max_length=4000, pattern=STORABLE),
     Field(examples=["Twelve years of strength training, for beginners too."]),
 ]
 Speciality = Annotated[
