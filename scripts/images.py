@@ -82,12 +82,12 @@ def find_commit(root: Path = ROOT, environ: Mapping[str, str] = os.environ) -> C
     revision, source, moment = "unknown", "", "0"
     if shutil.which("git") and _succeeds("git", "-C", str(root), "rev-parse", "HEAD"):
         changed = (
-            "-dirty" if _output("git", "-C", str(root), "status", "--porcelain", "-uno") else ""
+            "-dirty" if output("git", "-C", str(root), "status", "--porcelain", "-uno") else ""
         )
-        revision = _output("git", "-C", str(root), "rev-parse", "HEAD") + changed
-        moment = _output("git", "-C", str(root), "show", "-s", "--format=%ct", "HEAD")
+        revision = output("git", "-C", str(root), "rev-parse", "HEAD") + changed
+        moment = output("git", "-C", str(root), "show", "-s", "--format=%ct", "HEAD")
         source = public_url(
-            _output("git", "-C", str(root), "config", "--default", "", "remote.origin.url")
+            output("git", "-C", str(root), "config", "--default", "", "remote.origin.url")
         )
     moment = environ.get("SOURCE_DATE_EPOCH") or moment
     if not moment.isdecimal():
@@ -156,13 +156,22 @@ def measure(builder: str, image: str) -> archive.Image:
     """Read the layers of a built image."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "image.tar")
-        if builder == "buildah":
-            _output("buildah", "push", "--quiet", image, f"docker-archive:{file}:{image}")
-        elif builder == "podman":
-            _output("podman", "save", "--quiet", "--format=docker-archive", "-o", str(file), image)
-        else:
-            _output("docker", "save", "-o", str(file), image)
+        save(builder, image, file)
         return archive.read(file)
+
+
+def save(builder: str, image: str, file: Path) -> None:
+    """Write a built image to `file` as a docker archive.
+
+    Raises:
+        ImageError: there is no such image, or no room.
+    """
+    if builder == "buildah":
+        output("buildah", "push", "--quiet", image, f"docker-archive:{file}:{image}")
+    elif builder == "podman":
+        output("podman", "save", "--quiet", "--format=docker-archive", "-o", str(file), image)
+    else:
+        output("docker", "save", "-o", str(file), image)
 
 
 def build(
@@ -238,13 +247,23 @@ def _run(line: Sequence[str]) -> None:
 
 
 def _succeeds(*line: str) -> bool:
-    return subprocess.run(line, capture_output=True, check=False).returncode == 0
+    try:
+        done = subprocess.run(line, capture_output=True, check=False, timeout=30)
+    except subprocess.TimeoutExpired:
+        return False
+    return done.returncode == 0
 
 
-def _output(*line: str) -> str:
+def output(*line: str) -> str:
+    """Return what a command prints.
+
+    Raises:
+        ImageError: it failed; the text is the end of what it said.
+    """
     result = subprocess.run(line, capture_output=True, text=True, check=False)
     if result.returncode:
-        raise ImageError(f"{' '.join(line[:2])}: {' '.join(result.stderr.split())}")
+        said = " ".join((result.stderr or result.stdout).split())[-400:]
+        raise ImageError(f"{' '.join(line[:2])}: {said}")
     return result.stdout.strip()
 
 

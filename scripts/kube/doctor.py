@@ -19,6 +19,7 @@ from kubernetes.client.exceptions import ApiException
 from rich.console import Console
 from urllib3.exceptions import HTTPError
 
+from scripts.images import ImageError, find_builder
 from scripts.kube.cluster import TIMEOUT, Cluster, connect, reachable, reason
 from scripts.kube.deploy import NAMESPACE
 from scripts.kube.errors import ToolError
@@ -27,7 +28,6 @@ from scripts.kube.helm import helm_version
 PYTHON = (3, 11)
 KUBERNETES = (1, 30)
 SKAFFOLD = (2, 19)
-BUILDERS = ("docker", "podman", "buildah")
 NEEDED_RIGHTS = (
     ("", "namespaces", "create"),
     ("", "secrets", "create"),
@@ -88,14 +88,11 @@ def machine() -> Iterator[Finding]:
         "skaffold", ["version"], SKAFFOLD, "note",
         "install skaffold 2.19 for `skaffold dev` (https://skaffold.dev/docs/install/)",
     )  # fmt: skip
-    present = [name for name in BUILDERS if shutil.which(name)]
-    able = [name for name in present if name != "docker" or _answers(["docker", "info"])]
-    if able:
-        yield Finding("ok", "images", f"built by {able[0]}")
-    elif present:
-        yield Finding("note", "images", "docker does not answer", "start the Docker engine")
-    else:
-        yield Finding("note", "images", "no builder", "install docker, podman or buildah")
+    try:
+        yield Finding("ok", "images", f"built by {find_builder()}")
+    except ImageError as error:
+        what, _, fix = str(error).partition("; ")
+        yield Finding("note", "images", what, fix)
 
 
 def _tool(
@@ -114,14 +111,6 @@ def _tool(
     if version < oldest:
         return Finding(bad, program, f"{text} is too old", fix)
     return Finding("ok", program, text)
-
-
-def _answers(command: Sequence[str]) -> bool:
-    try:
-        done = subprocess.run(command, capture_output=True, check=False, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    return done.returncode == 0
 
 
 def cluster_findings(cluster: Cluster, namespace: str) -> Iterator[Finding]:

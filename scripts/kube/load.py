@@ -7,24 +7,18 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from scripts.images import ImageError, chosen, find_builder
+from scripts.images import ImageError, chosen, find_builder, output, save
 from scripts.kube.kind import NAME
 from scripts.topology import TopologyError
 
 INTO = {
     "kind": ["kind", "load", "image-archive", "--name", NAME],
     "minikube": ["minikube", "image", "load"],
-}
-SAVE = {
-    "docker": ["docker", "save", "--output", "{file}", "{image}"],
-    "podman": ["podman", "save", "--format=docker-archive", "--output", "{file}", "{image}"],
-    "buildah": ["buildah", "push", "{image}", "docker-archive:{file}:{image}"],
 }
 
 
@@ -40,16 +34,9 @@ def put(cluster: str, images: Sequence[str], builder: str) -> None:
         file = Path(folder, "image.tar")
         for image in images:
             print(f"load {image}", flush=True)
-            _run([word.format(file=file, image=image) for word in SAVE[builder]])
-            _run([*INTO[cluster], str(file)])
+            save(builder, image, file)
+            output(*INTO[cluster], str(file))
             file.unlink()
-
-
-def _run(command: Sequence[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        said = " ".join((done.stderr or done.stdout).split())[-400:]
-        raise ImageError(f"{' '.join(command[:3])}: {said}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
