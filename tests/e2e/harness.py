@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import subprocess
@@ -129,7 +128,7 @@ class Platform:
             host = url.removeprefix("http://")
             path = f"{url}/v1/stock/{ITEM}"
             body = json.dumps({"on_hand": quantity}).encode()
-            call(path, body, "application/json", "PUT", _token(host, log_in))
+            call(path, body, "application/json", "PUT", log_in(host, ADMIN))
 
     @contextmanager
     def load(self, **settings: object) -> Iterator[LoadPod]:
@@ -153,10 +152,6 @@ class Platform:
         except ApiException as error:
             return error.status == 404
         return False
-
-
-def _token(host: str, log_in: Callable[[str, str], str]) -> str:
-    return log_in(host, ADMIN)
 
 
 class LoadPod:
@@ -244,5 +239,4 @@ def manifest(name: str, image: str, variables: Mapping[str, str]) -> dict[str, A
 
 def show(title: str, result: Mapping[str, Any], names: Sequence[str]) -> None:
     """Print the figures of a test, for the note that reports them."""
-    with contextlib.suppress(KeyError):
-        print(f"\n{title}: " + ", ".join(f"{name} {result[name]}" for name in names))
+    print(f"\n{title}: " + ", ".join(f"{name} {result[name]}" for name in names))
