@@ -244,6 +244,9 @@ async def test_what_a_command_means_must_be_clear(gym, problem):
         ("availability", {"time_zone": "UTC", "slots": [
             {"day": "monday", "starts": "09:00:00", "ends": "10:00:00"},
             {"day": "monday", "starts": "09:30:00", "ends": "10:30:00"}]}),
+        ("availability", {"time_zone": "UTC", "slots": [
+            {"day": "monday", "starts": "09:00", "ends": "10:00"},
+            {"day": "monday", "starts": "11:00Z", "ends": "12:00Z"}]}),
     ):  # fmt: skip
         refused = await gym.command("PUT", f"/{trainer}/{what}", data, If_Match="*")
         problem(refused, 422, "validation")

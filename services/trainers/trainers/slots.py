@@ -111,13 +111,14 @@ def ordered(slots: Sequence[Slot]) -> tuple[Slot, ...]:
     Raises:
         ValueError: one is empty, off the grid, or overlaps another; the text says which.
     """
-    found = tuple(sorted(slots, key=lambda slot: slot.order))
-    for slot in found:
-        if slot.length <= timedelta(0):
-            raise ValueError(f"{slot.day} {slot.starts:%H:%M}: ends before it begins")
+    for slot in slots:
         for moment in (slot.starts, slot.ends):
             if moment.tzinfo is not None or _since_midnight(moment) % GRID:
                 raise ValueError(f"{slot.day} {moment}: give a plain time on a quarter of an hour")
+        if slot.length <= timedelta(0):
+            raise ValueError(f"{slot.day} {slot.starts:%H:%M}: ends before it begins")
+    # A time with an offset has no order among plain ones, so it is refused before.
+    found = tuple(sorted(slots, key=lambda slot: slot.order))
     for before, after in pairwise(found):
         if before.day is after.day and after.starts < before.ends:
             raise ValueError(f"{after.day} {after.starts:%H:%M}: overlaps the slot before it")
