@@ -133,8 +133,8 @@ def _service(
     service: Service, of_module: Sequence[Release], guarded: dict[str, list[Release]]
 ) -> Document:
     env = re.sub(r"[^A-Za-z0-9_]", "_", service.image)
-    # Only the version: skaffold itself puts the whole name in where it finds the repository's, and
-    # finds the pods to sync by it.
+    # In development only the version: skaffold itself puts the whole name in where it finds the
+    # repository's, and finds the pods to sync by it. It leaves a name with a digest alone.
     image = {"image.tag": f"{{{{.IMAGE_TAG_{env}}}}}"}
     document = _module(service.package, of_module)
     document["build"] = {
@@ -167,10 +167,13 @@ def _service(
                 ),
             ]
         elif name in GUARDED:
-            digest = image | {"image.digest": f"{{{{.IMAGE_DIGEST_{env}}}}}"}
+            pushed = image | {
+                "image.repository": f"{{{{.IMAGE_REPO_{env}}}}}",
+                "image.digest": f"{{{{.IMAGE_DIGEST_{env}}}}}",
+            }
             patches += _values(guarded[name])
             patches += [
-                _replace(f"/deploy/helm/releases/{place}/setValueTemplates", dict(digest))
+                _replace(f"/deploy/helm/releases/{place}/setValueTemplates", dict(pushed))
                 for place in places
             ]
             if name in BASES:

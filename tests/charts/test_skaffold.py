@@ -117,6 +117,14 @@ def test_the_image_that_is_built_is_the_one_that_is_installed(name: str):
     templates = release_of(document, name)["setValueTemplates"]
     # Another repository in the values would hide the image from skaffold, and from its sync.
     assert templates == {"image.tag": f"{{{{.IMAGE_TAG_{variable}}}}}"}
+    # What is pushed has the registry's name, and skaffold leaves names with a digest as they are.
+    for environment in ("staging", "production"):
+        pushed = release_of(profile(document, environment), name)["setValueTemplates"]
+        assert pushed == {
+            "image.repository": f"{{{{.IMAGE_REPO_{variable}}}}}",
+            "image.tag": f"{{{{.IMAGE_TAG_{variable}}}}}",
+            "image.digest": f"{{{{.IMAGE_DIGEST_{variable}}}}}",
+        }
 
 
 @pytest.mark.parametrize("name", SERVICES)
