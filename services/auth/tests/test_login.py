@@ -39,6 +39,18 @@ async def test_each_kind_of_credentials_is_accepted(api: Any) -> None:
         assert sorted(body["scopes"]) == scopes
 
 
+async def test_the_slash_at_the_end_may_be_left_out(api: Any) -> None:
+    """It is answered, never redirected: a redirect behind TLS would name http."""
+    await api.bearer()
+    good = {"Authorization": basic(api.email, api.password)}
+    for path in ("/login", "/login/"):
+        assert (await api.http.post(path, headers=good)).json()["method"] == "password"
+        assert (await api.http.post(path)).status_code == 401
+    form = {"grant_type": "password", "username": api.email, "password": api.password}
+    answer = await api.http.post("/v1/token/", data=form)
+    assert (answer.status_code, answer.headers.get("location")) == (404, None)
+
+
 _REFUSED = [
     None,
     "",

@@ -133,6 +133,9 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
+        # A redirect would name the scheme that this process sees, and behind TLS that is http: a
+        # client would send its password again, in clear.
+        redirect_slashes=False,
         lifespan=lifespan,
         telemetry={
             "tracer_provider": runtime.tracer_provider,

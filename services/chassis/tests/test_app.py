@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import httpx2
 import pytest
-from fastapi import APIRouter, Depends, FastAPI, Form, HTTPException, Query
+from fastapi import APIRouter, Depends, FastAPI, Form, HTTPException, Query, WebSocket
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
@@ -180,6 +180,30 @@ async def test_http_exceptions_and_unmatched_routes(client: httpx2.AsyncClient) 
     check_problem(wrong, 405)
     assert set(wrong.headers["allow"].split(", ")) <= {"GET", "DELETE"}
     assert check_problem(await client.get("/detail"), 409)["lines"] == [1, 2]
+
+
+async def test_a_slash_too_many_is_no_redirect(app_client: Any) -> None:
+    """Not of a flat route, not by a version's header, and not in FastAPI's own tree."""
+    mixed = APIRouter(prefix="/mixed")
+
+    @mixed.get("/{name}")
+    async def named(name: str) -> str:
+        return name
+
+    @mixed.websocket("/ws")
+    async def socket(websocket: WebSocket) -> None:
+        await websocket.accept()
+
+    settings = ServiceSettings(service_name="demo", environment="test", access_log=False)
+    versions = [ApiVersion("v1", router), ApiVersion("v2", mixed)]
+    app = create_app(settings, title="Demo", description="", versions=versions, routers=[other])
+    async with app_client(app) as client:
+        assert (await client.get("/v2/mixed/x")).json() == "x"
+        for path in ("/v1/items/1/", "/v2/mixed/x/", "/runtime/", "/docs/"):
+            check_problem(await client.get(path), 404)
+        check_problem(await client.get("/mixed/x/", headers={"X-API-Version": "2"}), 404)
+        body = {"name": "a", "quantity": 1}
+        check_problem(await client.post("/v1/items/", json=body), 404)
 
 
 async def test_a_problem_keeps_its_type_headers_and_extensions(

@@ -18,6 +18,7 @@ class Info(BaseModel):
     info: str = Field(examples=["The answer is 42."])
 
 
+@router.get("/info", dependencies=[Authenticated], include_in_schema=False)
 @router.get(
     "/info/",
     summary="Read the answer",

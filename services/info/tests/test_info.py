@@ -98,6 +98,15 @@ async def test_the_lock_out_counts_for_the_callers_address(auth_url: str, open_i
         assert (await client.get("/info/", headers=owner)).status_code == 200
 
 
+async def test_the_slash_at_the_end_may_be_left_out(open_info: Any, token_issuer: Any) -> None:
+    """Both spellings are answered here, to whom auth knows; neither is redirected."""
+    async with open_info(jwks_url=token_issuer.jwks_url) as client:
+        for path in ("/info", "/info/"):
+            answer = await client.get(path, headers=token_issuer.authorization("u1"))
+            assert (answer.status_code, answer.json()) == (200, ANSWER)
+            assert (await client.get(path)).status_code == 401
+
+
 async def test_without_credentials_auth_is_not_asked(open_info: Any, faulty_peer: Any) -> None:
     """401 with a challenge."""
     async with open_info(auth_url=faulty_peer.url) as client:

@@ -15,6 +15,7 @@ router = APIRouter(tags=["login"])
 _CHALLENGES = 'Basic realm="slipway", charset="UTF-8", Bearer realm="slipway", ApiKey'
 
 
+@router.post("/login", include_in_schema=False)
 @router.post("/login/", summary="Check an Authorization header", responses=problems(401, 503))
 async def login(
     request: Request,
