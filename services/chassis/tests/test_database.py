@@ -300,6 +300,35 @@ async def test_a_statement_that_runs_too_long_is_ended(open_database, mode):
         assert await session.scalar(text("SELECT 1")) == 1
 
 
+@pytest.mark.parametrize(("statement", "idle"), [(2, "10s"), (10, "10s"), (45, "45s")])
+async def test_postgresql_is_told_how_long_to_wait(open_database, database_url, statement, idle):
+    """For a statement, and for a client: as long as a statement, and never under 10 s."""
+    if database_url.startswith("sqlite"):
+        pytest.skip("SQLite knows no clients that outlive their process")
+    database = await open_database(statement_timeout_seconds=statement)
+    async with database.reading() as session:
+        assert await session.scalar(text("SHOW statement_timeout")) == f"{statement}s"
+        assert await session.scalar(text("SHOW idle_in_transaction_session_timeout")) == idle
+
+
+async def test_a_transaction_whose_client_is_gone_keeps_no_lock(database):
+    """The next one waits no longer than that; whoever comes back is told of an outage."""
+    if database.dialect == "sqlite":
+        pytest.skip("SQLite knows no clients that outlive their process")
+    async with database.session() as session:
+        session.add(Row(id=1))
+    with pytest.raises(DBAPIError) as raised:  # noqa: PT012
+        async with database.session() as gone:
+            await gone.execute(update(Row).values(number=1))
+            await gone.execute(text("SET LOCAL idle_in_transaction_session_timeout = '200ms'"))
+            async with database.session() as session:
+                await session.execute(update(Row).values(number=2))
+            await gone.execute(update(Row).values(number=3))
+    assert is_unavailable(raised.value)
+    async with database.reading() as session:
+        assert await session.scalar(select(Row.number)) == 2
+
+
 async def test_a_fault_of_the_statement_is_no_outage(database):
     """SQLite calls a missing table an operational error too; it must stay a 500."""
     for statement in ("SELECT * FROM absent", "SELEC"):

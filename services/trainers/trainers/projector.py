@@ -25,9 +25,6 @@ from trainers.settings import Settings
 
 # While a caller waits for a version that another process is just projecting.
 _HASTE_SECONDS = 0.02
-# A frozen process must not keep the row: PostgreSQL ends its transaction, SQLite knows no clients
-# that outlive their process.
-_IDLE_IN_BATCH = text("SET LOCAL idle_in_transaction_session_timeout = '10s'")
 
 _OURS = projections.c.name == PROJECTION
 
@@ -99,8 +96,6 @@ class Projector:
             self._moved = anyio.Event()
 
     async def _batch(self, session: AsyncSession) -> int:
-        if database_of(session).dialect == "postgresql":
-            await session.execute(_IDLE_IN_BATCH)
         locked = select(projections.c.position).where(_OURS).with_for_update(skip_locked=True)
         position: int | None = await session.scalar(locked)
         if position is None:

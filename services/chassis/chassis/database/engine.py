@@ -26,6 +26,8 @@ from chassis.settings import DatabaseSettings
 # Virtual-machine instructions of SQLite between two looks at the clock; about a millisecond.
 _PROGRESS_STEPS = 20_000
 _WAL_POLL_SECONDS = 0.01
+# How long a transaction may wait for its client, at least: a busy machine stalls for seconds.
+_MIN_IDLE_MILLISECONDS = 10_000
 
 
 def async_url(url: str) -> URL:
@@ -61,10 +63,18 @@ def build_engines(
 
 
 def _postgresql_engine(url: URL, settings: DatabaseSettings, checkouts: Checkouts) -> AsyncEngine:
-    milliseconds = math.ceil(settings.statement_timeout_seconds * 1000)
+    statement = _milliseconds(settings.statement_timeout_seconds)
+    # A process that is frozen, or whose node is gone without a word, keeps its locks until TCP
+    # gives up: two hours by default. Nothing here waits for others inside a transaction.
+    idle = max(statement, _MIN_IDLE_MILLISECONDS)
     # Options of the connection, not SET: they cost no round trip and survive a rollback.
     # synchronous_commit: an answered request survives a crash whatever the server's default is.
-    options = f"-c statement_timeout={milliseconds} -c timezone=UTC -c synchronous_commit=on"
+    # tcp_keepalives: a connection whose node is gone gives up its place within two minutes.
+    options = (
+        f"-c statement_timeout={statement} -c idle_in_transaction_session_timeout={idle}"
+        " -c tcp_keepalives_idle=60 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3"
+        " -c timezone=UTC -c synchronous_commit=on"
+    )
     given = url.query.get("options", ())
     extra = [given] if isinstance(given, str) else list(given)
     connect_args: dict[str, Any] = {
@@ -86,6 +96,10 @@ def _postgresql_engine(url: URL, settings: DatabaseSettings, checkouts: Checkout
         use_native_hstore=False,
         hide_parameters=True,
     )
+
+
+def _milliseconds(seconds: float) -> int:
+    return math.ceil(seconds * 1000)
 
 
 def _sqlite_engine(
@@ -141,9 +155,8 @@ def _enter_wal(cursor: Any, timeout: float) -> None:
 
 
 def _configure_sqlite(engine: AsyncEngine, timeout: float, *, writing: bool) -> None:
-    milliseconds = math.ceil(timeout * 1000)
     pragmas = [
-        f"PRAGMA busy_timeout = {milliseconds}",
+        f"PRAGMA busy_timeout = {_milliseconds(timeout)}",
         "PRAGMA foreign_keys = ON",
     ]
     if writing:
