@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from chassis.clock import Clock
@@ -19,6 +20,8 @@ from predict.drift import DriftLimits, DriftWindow
 from predict.features import Matrix, Rows
 from predict.metrics import ModelMetrics, PredictMetrics
 from predict.runtimes import Limits, LoadError, ModelError, Outputs, Run, build
+
+_ROUNDING = 1e-3
 
 PLATFORMS = {"model.onnx": "onnx_onnxv1", "model.skops": "sklearn_skops"}
 
@@ -105,6 +108,18 @@ def _try(card: ModelCard, rows: Rows, run: Run) -> None:
             raise LoadError("check", f"the example gave {name} of shape {array.shape}, not {shape}")
         if not np.isfinite(array).all():
             raise LoadError("check", f"the example gave a {name} that is not finite")
+        if name == "probabilities" and not _are_probabilities(array):
+            raise LoadError(
+                "check",
+                "the example gave probabilities that are not from 0 to 1 with the sum 1; are they"
+                " scores?",
+            )
+
+
+def _are_probabilities(array: NDArray[np.float64]) -> bool:
+    # A graph computes with 32 bits as a rule.
+    inside = (array >= -_ROUNDING) & (array <= 1 + _ROUNDING)
+    return bool(inside.all() and (np.abs(array.sum(axis=1) - 1) <= _ROUNDING).all())
 
 
 class Model:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import io
 import os
+import re
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from predict.card import ModelCard, QuantileInterval
+from predict.card import Feature, ModelCard, QuantileInterval
 from predict.features import Matrix
 
 Outputs = Mapping[str, NDArray[np.float64]]
@@ -27,6 +29,12 @@ Run = Callable[[Matrix], Outputs]
 
 _MAX_INFLATED = 8
 """A .skops file (a zip) may unpack to so many times the limit of a model's file."""
+
+_NO_FOLDER = os.devnull
+"""Where a model may look for other files: below what is no folder there can be none."""
+
+_NAMES_A_FILE = re.compile("external|stored in|file inside", re.IGNORECASE)
+"""How ONNX Runtime says that it did not find one. For the text only: it is refused anyhow."""
 
 _DTYPES = {
     "tensor(float)": np.float32,
@@ -86,11 +94,18 @@ def _onnx(card: ModelCard, content: bytes, limits: Limits) -> Run:
     options.log_severity_level = 4  # what goes wrong is raised; the log is ours
     # Threads that spin for the next call would take the CPU of the event loop.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Weights may be named as files beside the model, for bytes those of the working directory. The
+    # checksum was of these bytes alone, and no other file is the model's to read.
+    options.add_session_config_entry(
+        "session.model_external_initializers_file_folder_path", _NO_FOLDER
+    )
     try:
-        # From bytes: the checksum was of these, and no path can lead to other files.
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # noqa: BLE001  (the library's errors have no common class)
-        raise LoadError("format", f"ONNX Runtime refused it: {error}") from None
+        why = "ONNX Runtime refused it"
+        if _NAMES_A_FILE.search(str(error)):
+            why = "it names other files as its weights (external data); save it as one file"
+        raise LoadError("format", f"{why}: {error}") from None
     feed = _feed(card, session.get_inputs())
     known = [output.name for output in session.get_outputs()]
     wanted = _wanted(card, known)
@@ -112,14 +127,36 @@ def _feed(card: ModelCard, inputs: list[Any]) -> Callable[[Matrix], dict[str, An
             raise LoadError("format", f"its input {each.name} is a {each.type}; only numbers work")
     if len(inputs) == 1:
         name, dtype = inputs[0].name, _DTYPES[inputs[0].type]
+        for feature in card.features:
+            _holds(inputs[0], feature)
         return lambda matrix: {name: matrix.astype(dtype)}
     names = [feature.name for feature in card.features]
     if sorted(each.name for each in inputs) != sorted(names):
         raise LoadError("format", "its inputs are neither one matrix nor the features of the card")
+    for each in inputs:
+        _holds(each, card.feature(each.name))
     columns = [(each.name, names.index(each.name), _DTYPES[each.type]) for each in inputs]
     return lambda matrix: {
         name: matrix[:, [position]].astype(dtype) for name, position, dtype in columns
     }
+
+
+def _holds(graph_input: Any, feature: Feature) -> None:
+    """Refuse an input that would change the values of a feature: 2.7 to 2, or 2**40 to 0."""
+    kind = graph_input.type
+    if kind == "tensor(bool)":
+        fits = feature.type == "boolean"
+    elif kind == "tensor(int32)" and feature.type == "integer":
+        low, high = feature.min, feature.max
+        fits = low is not None and high is not None and low >= -(2**31) and high < 2**31
+    else:
+        fits = feature.type != "number" or not kind.startswith("tensor(int")
+    if not fits:
+        raise LoadError(
+            "card",
+            f"the feature {feature.name} ({feature.type}) does not fit the input {graph_input.name}"
+            f" ({kind}), which cannot hold every value that the card allows",
+        )
 
 
 def _wanted(card: ModelCard, known: list[str]) -> dict[str, str]:
@@ -161,8 +198,31 @@ def _skops(card: ModelCard, content: bytes, limits: Limits) -> Run:
     compute = getattr(estimator, method, None)
     if compute is None:
         raise LoadError("format", f"a {type(estimator).__name__} has no {method}")
+    _in_order("feature", [feature.name for feature in card.features], estimator)
+    if card.task == "classification":
+        _in_order("class", card.classes, estimator)
+    # Rows have no names here; their order was compared above.
+    warnings.filterwarnings("ignore", "X does not have valid feature names")
     name = _main(card)
     return lambda matrix: {name: _array(compute(matrix), name)}
+
+
+def _in_order(what: str, ours: list[str], estimator: Any) -> None:
+    """Refuse a card that has another order than the estimator. It may give things other names."""
+    told = "feature_names_in_" if what == "feature" else "classes_"
+    held = getattr(estimator, told, None)
+    if not isinstance(held, np.ndarray):
+        return
+    theirs = [str(each) for each in held.ravel()]
+    if len(theirs) != len(ours):
+        raise LoadError("card", f"its {told} are {len(theirs)}, those of the card {len(ours)}")
+    for position, name in enumerate(ours):
+        if name in theirs and theirs[position] != name:
+            raise LoadError(
+                "card",
+                f"the {what} {name} is number {theirs.index(name) + 1} of its {told}, and number"
+                f" {position + 1} of the card",
+            )
 
 
 def _inflates_within(content: bytes, limit: int) -> None:
@@ -179,4 +239,8 @@ def _array(values: Any, name: str) -> NDArray[np.float64]:
     if not isinstance(values, np.ndarray):
         raise ModelError(f"the output {name} is no tensor; convert with zipmap turned off")
     array = values.astype(np.float64, copy=False)
-    return array if name == "probabilities" else array.reshape(len(array), -1)[:, 0]
+    if name == "probabilities":
+        return array
+    if array.ndim == 0 or array.shape[1:] not in {(), (1,)}:
+        raise ModelError(f"the output {name} has shape {array.shape}, not one number for each row")
+    return array.reshape(-1)
