@@ -146,6 +146,42 @@ async def test_a_session_that_no_slot_has_any_more_is_shown_and_blocks_what_it_c
     assert found == [("2026-11-30T08:00:00Z", False), ("2026-11-30T09:30:00Z", True)]
 
 
+async def test_what_is_too_far_ahead_to_be_booked_is_not_free(gym):
+    """The last slot that is shown can be booked, and the one after it is neither."""
+    trainer = await gym.register()
+    answer = await gym.ask(f"/{trainer}/schedule", at_least=2, **{"from": "2027-01-25", "days": 14})
+    starts = [each["starts_at"] for each in answer.json()["entries"]]
+    assert starts == ["2027-01-25T08:00:00Z", "2027-01-25T09:00:00Z"]
+    assert (await gym.book(trainer, at="2027-01-29T17:30:00+01:00")).status_code == 409
+    assert (await gym.book(trainer, at=starts[-1])).status_code == 201
+
+
+async def test_a_session_over_the_edge_of_a_schedule_blocks_what_it_covers(gym):
+    """In a new time zone, days begin and end in the middle of sessions of the old one."""
+    slots = [{"day": "monday", "starts": "09:00:00", "ends": "12:00:00"}]
+    trainer = await gym.register(week={"time_zone": "Asia/Tokyo", "slots": slots})
+    for monday in ("2026-12-07", "2026-12-14"):
+        assert (await gym.book(trainer, at=f"{monday}T00:00:00Z")).status_code == 201
+    # There a day begins at 01:00 UTC.
+    week = {
+        "time_zone": "Atlantic/Cape_Verde",
+        "slots": [
+            {"day": "monday", "starts": "00:00:00", "ends": "01:00:00"},
+            {"day": "monday", "starts": "02:00:00", "ends": "03:00:00"},
+            {"day": "sunday", "starts": "22:30:00", "ends": "23:45:00"},
+        ],
+    }
+    done = await gym.command("PUT", f"/{trainer}/availability", week, If_Match="*")
+
+    async def schedule(first, days):
+        params = {"from": first, "days": days, "at_least": done.json()["version"]}
+        answer = await gym.ask(f"/{trainer}/schedule", **params)
+        return [(each["starts_at"], each["free"]) for each in answer.json()["entries"]]
+
+    assert await schedule("2026-12-07", 1) == [("2026-12-07T03:00:00Z", True)]
+    assert await schedule("2026-12-13", 1) == [("2026-12-14T00:00:00Z", False)]
+
+
 async def test_a_trainer_without_slots_has_an_empty_schedule(gym):
     trainer = await gym.register(week=None)
     answer = await gym.ask(f"/{trainer}/schedule", at_least=1, **{"from": "2026-12-01"})

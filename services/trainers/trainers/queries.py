@@ -16,6 +16,8 @@ from trainers.refusals import NotFound
 from trainers.slots import Day, Span, Week
 from trainers.store import ACTIVE, WEEK
 
+_LONGEST = timedelta(days=1)
+
 
 class Sort(StrEnum):
     """The orders of a search; a minus sign means descending."""
@@ -134,9 +136,10 @@ class Search:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """Answers `GetSchedule`."""
+    """Answers `GetSchedule`. What begins later than in `days` cannot be booked yet."""
 
     clock: Clock
+    days: int
 
     async def handle(self, session: AsyncSession, query: GetSchedule, /) -> list[Entry]:
         """Return the free slots to come and the booked sessions, in their order."""
@@ -144,7 +147,10 @@ class Schedule:
         now = self.clock.now()
         zone: tzinfo = UTC if trainer.week is None else trainer.week.zone
         first = query.first or now.astimezone(zone).date()
-        booked = await self._booked(session, query, first, zone)
+        # By the clock of the trainer, a day begins at another instant than in UTC.
+        begin = datetime.combine(first, time.min, zone)
+        end = datetime.combine(first + timedelta(days=query.days), time.min, zone)
+        booked = await self._booked(session, query.trainer_id, begin, end)
         entries = [
             Entry(
                 Span(row.starts_at, row.ends_at),
@@ -152,30 +158,30 @@ class Schedule:
                 session_id=row.session_id if query.viewer in {None, row.member} else None,
             )
             for row in booked
+            if begin <= row.starts_at < end
         ]
         if trainer.week is not None and trainer.status == ACTIVE:
-            taken = [entry.span for entry in entries]
+            taken = [Span(row.starts_at, row.ends_at) for row in booked]
+            last = now + timedelta(days=self.days)
             entries += [
                 Entry(span, free=True)
                 for span in trainer.week.spans(first, query.days)
-                if span.starts_at > now and not any(map(span.overlaps, taken))
+                if now < span.starts_at <= last and not any(map(span.overlaps, taken))
             ]
         return sorted(entries, key=lambda entry: entry.span.starts_at)
 
     @staticmethod
     async def _booked(
-        session: AsyncSession, query: GetSchedule, first: date, zone: tzinfo
+        session: AsyncSession, trainer_id: str, begin: datetime, end: datetime
     ) -> list[Row[Any]]:
-        # By the clock of the trainer, a day begins at another instant than in UTC.
-        midnight = datetime.combine(first, time.min, zone)
-        end = datetime.combine(first + timedelta(days=query.days), time.min, zone)
+        """Return all sessions that can overlap the time; none is longer than a day."""
         rows = await session.execute(
             select(calendar)
             .where(
-                calendar.c.trainer_id == query.trainer_id,
+                calendar.c.trainer_id == trainer_id,
                 calendar.c.status == "booked",
-                calendar.c.starts_at >= midnight,
-                calendar.c.starts_at < end,
+                calendar.c.starts_at > begin - _LONGEST,
+                calendar.c.starts_at < end + _LONGEST,
             )
             .order_by(calendar.c.starts_at)
         )

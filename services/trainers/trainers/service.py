@@ -43,7 +43,8 @@ class ReadSide:
         self.queries = Dispatcher()
         self.queries.register(queries.GetProfile, queries.Profiles())
         self.queries.register(queries.SearchTrainers, queries.Search())
-        self.queries.register(queries.GetSchedule, queries.Schedule(runtime.clock))
+        schedule = queries.Schedule(runtime.clock, settings.booking_days)
+        self.queries.register(queries.GetSchedule, schedule)
         self.queries.register(queries.GetSession, queries.Sessions())
         self.projector = Projector(runtime, settings, ProjectionMetrics(runtime.registry))
         runtime.extras[_READ] = self

@@ -20,7 +20,7 @@ class Settings(DatabaseSettings):
     in one process, which is how the tests and a first look run it."""
 
     booking_days: PositiveInt = 60
-    """How far ahead a session may be booked."""
+    """How far ahead a session may be booked, and is shown as free: the same for both releases."""
 
     projector_poll_seconds: PositiveFloat = 0.2
     """Pause between two looks for events that other processes wrote."""
