@@ -1,4 +1,4 @@
-"""Commands of auth: `python -m auth create-admin|rotate-keys|clients`.
+"""Commands of auth: `python -m auth create-admin|revoke|rotate-keys|clients`.
 
 They work on the database of the settings, beside the running service. One line says what was done
 (stdout) or why not (stderr, exit code 2).
@@ -9,12 +9,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import getpass
+import math
 import sys
 from collections.abc import Sequence
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from auth import emails, passwords, users
+from auth import api_keys, emails, passwords, sessions, users
 from auth.clients import Clients
 from auth.sealing import SealError
 from auth.settings import Settings
@@ -59,6 +60,12 @@ def _parser() -> argparse.ArgumentParser:
     admin.add_argument(
         "--password-stdin", action="store_true", help="read it from stdin instead of asking"
     )
+    revoke = commands.add_parser(
+        "revoke", help="end the sessions and the API keys of an account that was broken into"
+    )
+    whose = revoke.add_mutually_exclusive_group(required=True)
+    whose.add_argument("--email")
+    whose.add_argument("--user", help="the id, as the log has it")
     rotate = commands.add_parser("rotate-keys", help="publish a new key that soon signs tokens")
     rotate.add_argument(
         "--now", action="store_true", help="sign with it in seconds, not after every cache expired"
@@ -77,6 +84,8 @@ async def _run(arguments: argparse.Namespace, settings: Settings) -> str:
     try:
         if arguments.command == "create-admin":
             return await _create_admin(arguments, settings, database)
+        if arguments.command == "revoke":
+            return await _revoke(arguments, settings, database)
         return await _rotate_keys(arguments, settings, database)
     finally:
         await database.close()
@@ -85,10 +94,7 @@ async def _run(arguments: argparse.Namespace, settings: Settings) -> str:
 async def _create_admin(
     arguments: argparse.Namespace, settings: Settings, database: Database
 ) -> str:
-    try:
-        email = emails.normalise(arguments.email)
-    except ValueError as exc:
-        raise InputError(f"--email: {exc}") from None
+    email = _email(arguments)
     async with database.reading() as session:
         user = await users.by_email(session, email)
     if user is None:
@@ -105,6 +111,31 @@ async def _create_admin(
     if await users.make_admin(database, user):
         return f"made {user.id} an administrator; the password is unchanged"
     return f"{user.id} is an administrator already; the password is unchanged"
+
+
+async def _revoke(arguments: argparse.Namespace, settings: Settings, database: Database) -> str:
+    now = SystemClock().now()
+    async with database.session() as session:
+        if arguments.user is None:
+            user = await users.by_email(session, _email(arguments))
+        else:
+            user = await users.by_id(session, arguments.user)
+        if user is None:
+            raise InputError("there is no such account")
+        ended = await sessions.end_all(session, user.id, now)
+        revoked = await api_keys.revoke_all(session, user.id, now)
+    minutes = math.ceil(settings.access_token_seconds / 60)
+    return (
+        f"{user.id}: sessions ended: {ended}, API keys revoked: {revoked}; "
+        f"access tokens end by themselves within {minutes} minutes"
+    )
+
+
+def _email(arguments: argparse.Namespace) -> str:
+    try:
+        return emails.normalise(arguments.email)
+    except ValueError as exc:
+        raise InputError(f"--email: {exc}") from None
 
 
 def _read_password(*, from_stdin: bool) -> str:

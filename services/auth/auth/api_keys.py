@@ -205,6 +205,17 @@ class ApiKeys:
             _LOG.warning("api_key.use_not_noted", key_id=key.id)
 
 
+async def revoke_all(session: AsyncSession, owner_id: str, now: datetime) -> int:
+    """End every live key of a user; return how many. Replicas follow within the cache's seconds."""
+    ended = await session.execute(
+        update(ApiKey)
+        .where(ApiKey.owner_id == owner_id, ApiKey.revoked_at.is_(None), ApiKey.expires_at > now)
+        .values(revoked_at=now)
+        .returning(ApiKey.id)
+    )
+    return len(ended.all())
+
+
 def _parse(text: str) -> tuple[str, str] | None:
     if not text.isascii() or len(text) > _MAX_LENGTH or not text.startswith(PREFIX):
         return None

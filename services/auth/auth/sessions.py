@@ -39,6 +39,22 @@ class Refused(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Ended:
+    """A session that has just ended, and whose it was."""
+
+    session_id: str
+    user_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a refresh token was not exchanged, and the session that ended with it."""
+
+    reason: Refused
+    ended: Ended | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Refreshed:
     """The successor of a refresh token, and the session it belongs to."""
 
@@ -84,7 +100,7 @@ class Sessions:
 
     async def refresh(
         self, session: AsyncSession, token: str, now: datetime
-    ) -> Refreshed | Refused:
+    ) -> Refreshed | Refusal:
         """Exchange a refresh token. A refusal may have ended the session: commit either way."""
         key = digest(token)
         # The lock on the session puts parallel refreshes of its tokens in a row.
@@ -95,25 +111,24 @@ class Sessions:
             .with_for_update(of=Session)
         )
         if family is None:
-            return Refused.UNKNOWN
+            return Refusal(Refused.UNKNOWN)
         if family.revoked_at is not None:
-            return Refused.REVOKED
+            return Refusal(Refused.REVOKED)
         if family.expires_at <= now:
-            return Refused.EXPIRED
+            return Refusal(Refused.EXPIRED)
         presented = await session.get_one(RefreshToken, key, populate_existing=True)
         if presented.used_at is None:
             token = await self._rotate(session, presented, token, now)
         elif await self._is_repetition(session, presented, token, now):
             token = _successor(token, presented.salt or "")
         else:
-            await self._end(session, family.id, "reuse", now)
-            return Refused.REUSED
+            return Refusal(Refused.REUSED, await self._end(session, family.id, "reuse", now))
         return Refreshed(token, family.id, family.user_id, family.scopes)
 
-    async def revoke(self, session: AsyncSession, token: str, now: datetime) -> bool:
-        """End the session of a refresh token (logout); tell whether there was one to end."""
+    async def revoke(self, session: AsyncSession, token: str, now: datetime) -> Ended | None:
+        """End the session of a refresh token (logout) and return it, if there was one to end."""
         row = await session.get(RefreshToken, digest(token))
-        return row is not None and await self._end(session, row.session_id, "logout", now)
+        return None if row is None else await self._end(session, row.session_id, "logout", now)
 
     async def purge(self, session: AsyncSession, now: datetime) -> None:
         """Delete expired sessions with their tokens."""
@@ -148,11 +163,25 @@ class Sessions:
         return successor is not None and successor.used_at is None
 
     @staticmethod
-    async def _end(session: AsyncSession, session_id: str, reason: str, now: datetime) -> bool:
+    async def _end(
+        session: AsyncSession, session_id: str, reason: str, now: datetime
+    ) -> Ended | None:
         ended = await session.execute(
             update(Session)
             .where(Session.id == session_id, Session.revoked_at.is_(None))
             .values(revoked_at=now, revoked_for=reason)
-            .returning(Session.id)
+            .returning(Session.id, Session.user_id)
         )
-        return ended.first() is not None
+        row = ended.first()
+        return None if row is None else Ended(*row)
+
+
+async def end_all(session: AsyncSession, user_id: str, now: datetime) -> int:
+    """End every session of a user; return how many there were to end."""
+    ended = await session.execute(
+        update(Session)
+        .where(Session.user_id == user_id, Session.revoked_at.is_(None), Session.expires_at > now)
+        .values(revoked_at=now, revoked_for="operator")
+        .returning(Session.id)
+    )
+    return len(ended.all())

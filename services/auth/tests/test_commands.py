@@ -28,6 +28,7 @@ def run(url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
     """Run a command in this process; return its exit code, stdout and stderr."""
 
     async def command(*arguments: str, stdin: str = "", **variables: str) -> tuple[int, str, str]:
+        capsys.readouterr()
         with monkeypatch.context() as patch:
             for name in [name for name in os.environ if name.startswith("AUTH_")]:
                 patch.delenv(name)
@@ -89,6 +90,63 @@ async def test_the_first_administrator_is_made_once(
     assert {"profile", "items:write", "inventory:write", "keys:admin"} <= set(scope)
 
 
+async def test_an_account_that_was_broken_into_is_closed_to_whoever_holds_its_tokens(
+    run: Command, url: str, make_settings: Any, app_client: Any
+) -> None:
+    """Sessions and API keys end, by address or by id; others' go on, and so does the password."""
+    from auth.main import create_app
+    from auth.settings import Settings
+
+    settings = make_settings(
+        Settings,
+        database_url=url,
+        key_encryption_key=KEY,
+        argon2_memory_kib=8,
+        api_key_cache_seconds=0,
+    )
+    async with app_client(create_app(settings)) as client:
+
+        async def log_in(email: str) -> dict[str, str]:
+            form = {"grant_type": "password", "username": email, "password": PASSWORD}
+            return (await client.post("/v1/token", data=form)).json()
+
+        async def works(token: dict[str, str], key: str) -> tuple[int, int]:
+            form = {"grant_type": "refresh_token", "refresh_token": token["refresh_token"]}
+            refreshed = await client.post("/v1/token", data=form)
+            token.update(refreshed.json())
+            exchanged = await client.post("/internal/exchange", headers={"X-API-Key": key})
+            return refreshed.status_code, exchanged.status_code
+
+        held = {}
+        for email in ("ada@example.com", "bob@example.com"):
+            body = {"email": email, "password": PASSWORD}
+            user = (await client.post("/v1/users", json=body)).json()["id"]
+            token = await log_in(email)
+            bearer = {"Authorization": f"Bearer {token['access_token']}"}
+            made = await client.post(
+                "/v1/keys", headers=bearer, json={"name": "x", "scopes": ["profile"]}
+            )
+            held[email] = (user, token, made.json()["key"])
+        (ada, *of_ada), (bob, *of_bob) = held.values()
+        assert await works(*of_ada) == (200, 200)
+        code, out, err = await run("revoke", "--email", "Ada@Example.com")
+        assert (code, err) == (0, "")
+        assert out == (
+            f"{ada}: sessions ended: 1, API keys revoked: 1; "
+            "access tokens end by themselves within 15 minutes\n"
+        )
+        assert await works(*of_ada) == (400, 401)
+        assert await works(*of_bob) == (200, 200)
+        code, out, _ = await run("revoke", "--user", bob)
+        assert (code, out.startswith(f"{bob}: sessions ended: 1, API keys revoked: 1;")) == (
+            0,
+            True,
+        )
+        assert await works(*of_bob) == (400, 401)
+        assert "refresh_token" in await log_in("ada@example.com")
+        assert "sessions ended: 1, API keys revoked: 0" in (await run("revoke", "--user", ada))[1]
+
+
 async def test_bad_input_is_one_line_and_exit_code_2(run: Command) -> None:
     """Never a traceback."""
     admin = ("create-admin", "--email", "root@example.com", "--password-stdin")
@@ -98,6 +156,9 @@ async def test_bad_input_is_one_line_and_exit_code_2(run: Command) -> None:
         (admin, "password1234", {}, "too easy to guess"),
         (admin, "", {}, "1 to 128 characters"),
         (admin[:3], PASSWORD, {}, "--password-stdin"),
+        (("revoke", "--email", "root"), "", {}, "--email: not an"),
+        (("revoke", "--email", "nobody@example.com"), "", {}, "no such account"),
+        (("revoke", "--user", "nobody"), "", {}, "no such account"),
         (("rotate-keys", "--withdraw"), "", {}, "--withdraw needs --now"),
         (("rotate-keys",), "", {"AUTH_KEY_ENCRYPTION_KEY": "x"}, "AUTH_KEY_ENCRYPTION_KEY: "),
         (("clients",), "", {"AUTH_CLIENTS": "{"}, "AUTH_CLIENTS: "),

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import func, select, text, update
+from structlog.testing import capture_logs
 
 from auth.models import RefreshToken, Session, User
 from auth.sessions import digest
@@ -58,6 +59,34 @@ async def test_a_reused_token_ends_the_whole_session(timed_api: Any, fake_clock:
     assert (await timed_api.refresh(other)).status_code == 200
     assert timed_api.metric("auth_refresh_refusals_total", reason="reused") == 1
     assert timed_api.metric("auth_refresh_refusals_total", reason="revoked") == 1
+
+
+async def test_the_audit_log_says_whose_session_ended(open_api: Any) -> None:
+    """By a reuse or a logout: the ids, so that an operator can look on; no address, no token."""
+    async with open_api(refresh_grace_seconds=0) as api:
+        body = (await api.sign_up()).json()
+        stolen = (await api.log_in()).json()["refresh_token"]
+        left = (await api.log_in()).json()["refresh_token"]
+        async with api.auth.database.reading() as session:
+            by_token = {
+                row.hash: row.session_id for row in await session.scalars(select(RefreshToken))
+            }
+        with capture_logs() as lines:
+            for _ in range(3):
+                await api.refresh(stolen)
+            for _ in range(2):
+                await revoke(api, left)
+        ended = [line for line in lines if line["event"] == "session.ended"]
+    assert ended == [
+        {
+            "event": "session.ended",
+            "log_level": level,
+            "reason": reason,
+            "session_id": by_token[digest(token)],
+            "user_id": body["id"],
+        }
+        for level, reason, token in (("warning", "reuse", stolen), ("info", "logout", left))
+    ]
 
 
 async def test_a_repetition_within_the_grace_gets_the_same_successor(

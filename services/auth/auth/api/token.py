@@ -23,7 +23,7 @@ from auth.schemas import (
     TokenForm,
     TokenResponse,
 )
-from auth.sessions import Refreshed, Refused
+from auth.sessions import Refreshed
 from auth.state import Auth, AuthDep
 from chassis.problems import problems
 
@@ -131,7 +131,9 @@ async def revoke_token(request: Request, auth: AuthDep) -> Response:
     async with auth.database.session() as session:
         ended = await auth.sessions.revoke(session, token, auth.clock.now())
     if ended:
-        _AUDIT.info("session.ended", reason="logout")
+        _AUDIT.info(
+            "session.ended", reason="logout", session_id=ended.session_id, user_id=ended.user_id
+        )
     return Response(status_code=200, headers=NO_STORE)
 
 
@@ -169,9 +171,11 @@ async def _by_refresh_token(
             # In the transaction: whatever fails here leaves the presented token as it was.
             token = await _for_session(auth, session, form, client, outcome)
             return token, outcome.token
-    auth.metrics.refusals.labels(outcome.value).inc()
-    if outcome is Refused.REUSED:
-        _AUDIT.warning("session.ended", reason="reuse")
+    auth.metrics.refusals.labels(outcome.reason.value).inc()
+    if ended := outcome.ended:
+        _AUDIT.warning(
+            "session.ended", reason="reuse", session_id=ended.session_id, user_id=ended.user_id
+        )
     raise OAuthError("invalid_grant", "The refresh token is not valid any more.")
 
 
