@@ -7,7 +7,8 @@ and cuts the streams to their length.
 
 Nothing here waits for Valkey while clients wait: entries come by one reader for each process, and
 while Valkey is away the hub says so and the reader goes on from its last position when it is back.
-If that position is gone (trimmed meanwhile, or the data were lost), clients are told of a gap.
+If that position is gone (trimmed meanwhile, or the data were lost), clients are told of a gap. A
+reader that is so slow that the log is cut before it came by begins anew in the same way.
 """
 
 from __future__ import annotations
@@ -80,6 +81,10 @@ return {born, whole .. '-' .. number, stored}
 _AWAY = (ValkeyConnectionError, ValkeyTimeoutError, OSError)
 
 
+class _OvertakenError(Exception):
+    """The log was cut beyond what this reader has read."""
+
+
 class ValkeyLog:
     """See the module. `url` names the server and the database; times are in seconds."""
 
@@ -141,6 +146,8 @@ class ValkeyLog:
                 pause = _FIRST_PAUSE
                 while True:
                     await self._read_next()
+            except _OvertakenError:
+                continue
             except (LogUnavailableError, *_AWAY) as error:
                 self._away(error)
             except ResponseError as error:  # loading its data, or out of memory
@@ -217,11 +224,21 @@ class ValkeyLog:
         return bool(info["entries-added"] != info["length"])
 
     async def _read_next(self, block: int | None = BLOCK_MILLISECONDS) -> bool:
-        """Read what is new and publish it; False if there was nothing."""
+        """Read what is new and publish it; False if there was nothing.
+
+        Raises:
+            _OvertakenError: what came first is gone already.
+        """
         streams = {_STREAMS[kind]: str(position) for kind, position in self._read.items()}
         found: list[Any] = await self._reading.xread(streams, count=READ_COUNT, block=block)
         if not found:
             return False
+        # A stream is cut only before the newest entries that it keeps: fewer than it keeps, in one
+        # answer, are whole.
+        least = min(READ_COUNT, self._length)
+        for kind in [_KINDS_OF[stream] for stream, rows in found if len(rows) >= least]:
+            if not await self._continues(kind):
+                raise _OvertakenError
         # A stream that gave as much as it may has more: what the others hold beyond its last entry
         # waits for the next read, so that entries leave in the order of their positions.
         full = [Position.parse(rows[-1][0]) for _, rows in found if len(rows) >= READ_COUNT]

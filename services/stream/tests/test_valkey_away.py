@@ -140,3 +140,31 @@ async def test_events_leave_in_order_though_a_stream_is_longer_than_a_read(
         )
         ids = [tuple(map(int, each["id"].split("-"))) for each in await client.events(1802)]
         assert ids == sorted(set(ids))
+
+
+async def test_a_reader_that_is_overtaken_says_so(start, valkey_process):
+    """What was cut before it was read is a gap, to who listens and to who comes back."""
+    url = valkey_process.url
+    async with start(valkey_url=url, history_messages=10) as replica, replica.open() as client:
+        await client.subscribe("sensors/a", "orders")
+        await replica.measure("a", 1)
+        [last] = await client.events(1)
+        await replica.measure("a", *range(2, 902))  # at once: no reader comes in between
+        assert (await client.until("gap"))["topics"] == ["sensors/a"]
+        await replica.measure("a", 902)
+        assert await client.values(1) == [902]
+        async with replica.open() as again:
+            await again.subscribe("sensors/a", last_event_id=last["id"])
+            assert await again.values(10) == list(range(893, 903))
+            assert {"type": "gap", "topics": ["sensors/a"]} in again.seen
+
+
+async def test_a_long_read_is_no_gap(start, valkey_process):
+    """Though the log is cut all the time: not beyond what was read."""
+    url = valkey_process.url
+    async with start(valkey_url=url, history_messages=1000) as replica, replica.open() as client:
+        await client.subscribe("sensors/a")
+        for number in range(0, 4500, 900):
+            await replica.measure("a", *range(number, number + 900))
+            assert await client.values(900) == list(range(number, number + 900))
+        assert not {"gap", "dropped"} & {each["type"] for each in client.seen}
