@@ -27,7 +27,9 @@ from stream.positions import Position
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0
 OPEN_SECONDS = 10.0
 _REFUSED = frozenset({400, 401, 403, 422})
-_FINAL = frozenset({4401, 1008, 1009})
+# Not 4401: the token came to its end, and the next one opens the stream again. One that is no good
+# is refused as a request, with 401.
+_FINAL = frozenset({1008, 1009})
 
 Token = Callable[[], Awaitable[str]]
 

@@ -10,6 +10,7 @@ import sys
 import httpx2
 import pytest
 
+from chassis.testing import FakeClock
 from stream.client import RefusedError, StreamClient
 from stream.simulator import Plan, Simulator
 
@@ -44,6 +45,27 @@ async def test_it_goes_on_after_every_interruption(start, valkey_process, until)
         async with asyncio.timeout(30):
             assert await listening >= 3
         assert got == list(range(200))
+
+
+async def test_it_goes_on_when_its_token_ends(start, until):
+    """It asks for the next token, and misses nothing."""
+    clock = FakeClock()
+    async with start(clock=clock) as replica, asyncio.timeout(60):
+        ends = [300, 3000]
+
+        async def token():
+            return replica.token(expires_in=ends.pop(0))
+
+        client = StreamClient(replica.url.replace("http", "ws", 1) + "/v1/stream", token)
+        events = client.listen("sensors/a")
+        first = asyncio.create_task(anext(events))
+        await until(lambda: replica.streams.hub._wanted)
+        clock.advance(310)
+        await until(lambda: client.interruptions == 1)
+        await replica.measure("a", 1)
+        assert (await first)["data"]["value"] == 1
+        assert ends == []
+        await events.aclose()
 
 
 async def test_what_cannot_help_is_not_tried_again(start):
