@@ -101,7 +101,7 @@ async def read_model(name: str, registry: RegistryDep, version: str | None = Non
 async def look_for_models(registry: RegistryDep) -> ChangesShown:
     """Load what is new or changed at once, in this process, instead of within seconds."""
     try:
-        changes = await registry.look()
+        changes = await registry.look(eager=True)
     except SourceError as error:
         raise Problem(503, detail=f"The models cannot be read: {error}.") from None
     return ChangesShown(loaded=changes.loaded, refused=changes.refused, removed=changes.removed)

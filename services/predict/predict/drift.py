@@ -44,11 +44,6 @@ class DriftWindow:
             if (known := card.training.features.get(feature.name)) is not None
         }
 
-    @property
-    def features(self) -> tuple[str, ...]:
-        """The features whose distribution in training is known."""
-        return tuple(self._expected)
-
     def add(self, rows: Matrix) -> None:
         """Take rows that were predicted."""
         if not self._expected:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from chassis.metrics import SHARED_DIRECTORY
 from predict.runtimes import REASONS
 
 LATENCY = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -22,6 +24,9 @@ class PredictMetrics:
     """The instruments of one application."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        # Several processes count through files, from which nothing can be taken out.
+        self._shared = SHARED_DIRECTORY in os.environ
+        self._drifted: set[tuple[str, str, str]] = set()
         self.latency = Histogram(
             "predict_latency_seconds",
             "Time from a checked request to its predictions, waiting included.",
@@ -54,19 +59,19 @@ class PredictMetrics:
             "Population stability index of a feature against training; 0.2 is a shift.",
             (*_MODEL, "feature"),
             registry=registry,
-            multiprocess_mode="max",
+            multiprocess_mode="livemax",
         )
         self.loaded = Gauge(
             "predict_models_loaded",
             "Versions of models that serve.",
             registry=registry,
-            multiprocess_mode="max",
+            multiprocess_mode="livemax",
         )
         self.quarantined = Gauge(
             "predict_models_quarantined",
             "Models that were refused and are not served as they are stored.",
             registry=registry,
-            multiprocess_mode="max",
+            multiprocess_mode="livemax",
         )
         self.load_failures = Counter(
             "predict_model_load_failures_total",
@@ -86,14 +91,32 @@ class PredictMetrics:
         """Return the series of one version."""
         return ModelMetrics(self, model, version)
 
-    def forget(self, model: str, version: str, features: tuple[str, ...]) -> None:
-        """Remove the series of a version that is no longer served."""
+    def forget(self, model: str, version: str) -> None:
+        """Remove the series of a version that is no longer served, where that can be done."""
+        self.no_drift(model, version)
+        if self._shared:
+            return
         for histogram in (self.latency, self.queue_wait, self.batch_rows):
             histogram.remove(model, version)
         for outcome in OUTCOMES:
             self.predictions.remove(model, version, outcome)
-        for feature in features:
-            self.drift.remove(model, version, feature)
+
+    def drifted(self, model: str, version: str, feature: str, value: float) -> None:
+        """Say how far a feature is from training."""
+        self._drifted.add((model, version, feature))
+        self.drift.labels(model, version, feature).set(value)
+
+    def no_drift(self, model: str, version: str) -> None:
+        """Say nothing about drift; 0 where it was said and cannot be taken back.
+
+        An old value would look like a new one, and raise an alert for ever.
+        """
+        for told in [each for each in self._drifted if each[:2] == (model, version)]:
+            if self._shared:
+                self.drift.labels(*told).set(0)
+            else:
+                self._drifted.remove(told)
+                self.drift.remove(*told)
 
 
 class ModelMetrics:
@@ -106,7 +129,7 @@ class ModelMetrics:
         self._outcomes = {
             outcome: metrics.predictions.labels(model, version, outcome) for outcome in OUTCOMES
         }
-        self._drift = metrics.drift
+        self._metrics = metrics
         self._labels = (model, version)
 
     def answered(self, outcome: Outcome, rows: int, seconds: float | None = None) -> None:
@@ -117,9 +140,8 @@ class ModelMetrics:
 
     def drifted(self, feature: str, value: float) -> None:
         """Say how far a feature is from training."""
-        self._drift.labels(*self._labels, feature).set(value)
+        self._metrics.drifted(*self._labels, feature, value)
 
-    def no_drift(self, features: tuple[str, ...]) -> None:
-        """Say nothing about drift: too few rows. An old value would look like a new one."""
-        for feature in features:
-            self._drift.remove(*self._labels, feature)
+    def no_drift(self) -> None:
+        """Say nothing about drift: too few rows, or another file of this version."""
+        self._metrics.no_drift(*self._labels)

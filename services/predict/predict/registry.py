@@ -3,7 +3,8 @@
 A look at the source loads what is new or changed, in a few threads, while everything goes on
 serving. A version that loads and predicts its example takes its place at once; requests that are
 in the queue of the one before end there. One that does not is put into quarantine with the
-reason: what it should have replaced serves on, and it is tried again when its files change.
+reason: what it should have replaced serves on, and it is tried again when its files change. Where
+only a change of the card can be seen, a file that did not fit it is tried again after a while too.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 from chassis.clock import Clock
 from chassis.logs import get_logger
@@ -23,6 +25,13 @@ from predict.runtimes import Limits, LoadError
 from predict.sources import Found, Source, SourceError
 
 _log = get_logger("predict.registry")
+
+_RETRY_SECONDS = 10.0
+_MAX_RETRY_SECONDS = 300.0
+_HALF_COPIED = frozenset({"checksum", "missing"})
+
+_NUMBER_OR_WORD = re.compile(r"\d+|[A-Za-z]+")
+_BEFORE_RELEASE = ("snapshot", "dev", "alpha", "beta", "pre", "preview", "rc")
 
 
 class UnknownModelError(Exception):
@@ -47,6 +56,14 @@ class Quarantined:
     serving: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Retry:
+    """When a file is fetched again though its card is the same, on the monotonic clock."""
+
+    at: float
+    wait: float
+
+
 @dataclass(slots=True)
 class Changes:
     """What one look has changed, by `<name>/<version>` or path."""
@@ -66,6 +83,7 @@ class Registry:
         make: Callable[[Loaded], Model],
         limits: Limits,
         executor: Executor,
+        at_once: int,
         metrics: PredictMetrics,
         clock: Clock,
         default: str,
@@ -78,7 +96,10 @@ class Registry:
         self._clock = clock
         self._default = default
         self._looking = asyncio.Lock()
+        self._few = asyncio.Semaphore(at_once)
         self._marks: dict[str, str] = {}
+        """What was tried last of each place, whatever came of it."""
+        self._retries: dict[str, _Retry] = {}
         self._models: dict[str, dict[str, Model]] = {}
         self._refused: dict[str, Quarantined] = {}
         self.generation = 0
@@ -133,8 +154,10 @@ class Registry:
         known = ", ".join(self._models) or "none"
         raise UnknownModelError(f"There is no model {name[:70]}; there are: {known}")
 
-    async def look(self) -> Changes:
+    async def look(self, *, eager: bool = False) -> Changes:
         """Bring the table up to date with the source; looks never overlap.
+
+        An `eager` look waits for no retry's time.
 
         Raises:
             SourceError: the source cannot be read; nothing changes then.
@@ -147,53 +170,79 @@ class Registry:
                 _log.error("models.unreadable", detail=str(error))
                 raise
             changes = Changes()
-            # The executor's threads bound how many are built at once.
-            await asyncio.gather(*(self._take(each, changes) for each in found))
+            await asyncio.gather(*(self._take(each, changes, eager=eager) for each in found))
             self._remove_what_is_gone(found, changes)
             self._metrics.loaded.set(sum(map(len, self._models.values())))
             self._metrics.quarantined.set(len(self._refused))
             return changes
 
-    async def _take(self, found: Found, changes: Changes) -> None:
+    async def _take(self, found: Found, changes: Changes, *, eager: bool) -> None:
+        where = found.where
         if found.refused is not None:
+            known = self._refused.get(where)
+            if known is not None and known.mark == self._marks.get(where):
+                del self._marks[where]  # its own reason is hidden now: to be tried anew after
             self._refuse(found, found.refused, changes)
             return
+        if not self._is_due(found, eager=eager):
+            return
+        loaded = await self._load(found)
+        if isinstance(loaded, Loaded):
+            self._marks[where] = found.mark
+            self._serve(found, self._make(loaded))
+            changes.loaded.append(where)
+            return
+        if loaded.reason == "unreadable":  # of the place, not of the file: it may just pass
+            self._marks.pop(where, None)
+        else:
+            self._marks[where] = found.mark
+        if found.of_card and loaded.reason in _HALF_COPIED:
+            self._try_later(where)
+        self._refuse(found, loaded, changes)
+
+    def _is_due(self, found: Found, *, eager: bool) -> bool:
+        """Say whether there is something to try: another mark, or a retry whose time has come."""
+        where = found.where
+        if self._marks.get(where) != found.mark:
+            self._retries.pop(where, None)
+            return True
+        known = self._refused.get(where)
+        if known is not None and known.mark != found.mark:
+            del self._refused[where]  # it could not be read for a while; nothing changed
+        retry = self._retries.get(where)
+        return retry is not None and (eager or retry.at <= self._clock.monotonic())
+
+    async def _load(self, found: Found) -> Loaded | LoadError:
         assert found.read is not None
-        if self._marks.get(found.where) == found.mark:
-            known = self._refused.get(found.where)
-            if known is not None and known.mark != found.mark:
-                del self._refused[found.where]  # it could not be read for a while; nothing changed
-            return
-        # Before the files are read: a change while they are is seen by the next look.
-        self._marks[found.where] = found.mark
         try:
-            card, content = await found.read()
-            where = (found.name, found.version)
-            loop = asyncio.get_running_loop()
-            loaded = await loop.run_in_executor(
-                self._executor, load, card, content, where, self._limits
-            )
+            async with self._few:  # each holds a whole file in memory
+                card, content = await found.read()
+                loop = asyncio.get_running_loop()
+                place = (found.name, found.version)
+                return await loop.run_in_executor(
+                    self._executor, load, card, content, place, self._limits
+                )
         except LoadError as error:
-            if error.reason == "unreadable":  # of the place, not of the file: it may just pass
-                self._marks.pop(found.where, None)
-            self._refuse(found, error, changes)
-            return
+            return error
         except Exception as error:  # noqa: BLE001  (one model must not stop the others)
-            refused = LoadError("format", f"{type(error).__name__}: {error}")
-            self._refuse(found, refused, changes)
-            return
-        self._serve(found, self._make(loaded))
-        changes.loaded.append(found.where)
+            return LoadError("format", f"{type(error).__name__}: {error}")
+
+    def _try_later(self, where: str) -> None:
+        """Note when to fetch a file again; each time it waits twice as long."""
+        before = self._retries.get(where)
+        wait = min(before.wait * 2, _MAX_RETRY_SECONDS) if before else _RETRY_SECONDS
+        self._retries[where] = _Retry(self._clock.monotonic() + wait, wait)
 
     def _serve(self, found: Found, model: Model) -> None:
         before = self._models.get(found.name, {}).get(found.version)
         if before is not None:
-            before.metrics.no_drift(before.drift.features)
+            before.metrics.no_drift()
         versions = {**self._models.get(found.name, {}), found.version: model}
         ordered = {key: versions[key] for key in sorted(versions, key=_natural)}
         # One assignment on the event loop: a request sees the old table or the new one.
         self._models = dict(sorted({**self._models, found.name: ordered}.items()))
         self._refused.pop(found.where, None)
+        self._retries.pop(found.where, None)
         self.generation += 1
         _log.info(
             "model.loaded",
@@ -229,24 +278,32 @@ class Registry:
 
     def _remove_what_is_gone(self, found: list[Found], changes: Changes) -> None:
         places = {each.where for each in found}
-        for where in [where for where in self._refused if where not in places]:
-            del self._refused[where]
-        for where in [where for where in self._marks if where not in places]:
-            del self._marks[where]
-            name, _, version = where.partition("/")
-            model = self._models.get(name, {}).get(version)
-            if model is None:
+        known: tuple[dict[str, Any], ...] = (self._refused, self._marks, self._retries)
+        for table in known:
+            for where in [where for where in table if where not in places]:
+                del table[where]
+        serving = [(name, version) for name, held in self._models.items() for version in held]
+        for name, version in serving:
+            if (where := f"{name}/{version}") in places:
                 continue
             left = {key: each for key, each in self._models[name].items() if key != version}
             others = {key: each for key, each in self._models.items() if key != name}
             self._models = dict(sorted({**others, **({name: left} if left else {})}.items()))
             self.generation += 1
-            self._metrics.forget(name, version, model.drift.features)
+            self._metrics.forget(name, version)
             changes.removed.append(where)
             _log.info("model.removed", model=name, model_version=version)
 
 
-def _natural(version: str) -> tuple[tuple[int, int, str], ...]:
-    """Return the key that sorts 2 before 10."""
-    parts = re.findall(r"\d+|\D+", version)
-    return tuple((1, int(p), "") if p.isdecimal() else (0, 0, p) for p in parts)
+def _natural(version: str) -> tuple[list[tuple[int, int, str]], str]:
+    """Return the key that sorts 2 before 10, and 2-rc1 before 2."""
+    parts = [_rank(part) for part in _NUMBER_OR_WORD.findall(version)]
+    return [*parts, (0, 0, "")], version
+
+
+def _rank(part: str) -> tuple[int, int, str]:
+    if part.isdecimal():
+        return 2, int(part), ""
+    if (word := part.lower()) in _BEFORE_RELEASE:
+        return -1, _BEFORE_RELEASE.index(word), ""
+    return 1, 0, part

@@ -39,11 +39,13 @@ class Predictor:
         self._metrics = PredictMetrics(runtime.registry)
         self._loading = ThreadPoolExecutor(settings.load_threads, "predict-load")
         self._computing = ThreadPoolExecutor(settings.run_threads, "predict-run")
+        self._source = source_of(settings)
         self.registry = Registry(
-            source_of(settings),
+            self._source,
             make=self._model,
             limits=Limits(settings.max_model_bytes, settings.intra_threads, settings.skops_trusted),
             executor=self._loading,
+            at_once=settings.load_threads,
             metrics=self._metrics,
             clock=runtime.clock,
             default=settings.default_model,
@@ -100,7 +102,7 @@ class Predictor:
             for model in list(versions.values()):
                 rows = model.drift.snapshot()
                 if rows is None:
-                    model.metrics.no_drift(model.drift.features)
+                    model.metrics.no_drift()
                     continue
                 indices = await asyncio.to_thread(model.drift.indices, rows)
                 if not self.registry.serves(model):
@@ -108,10 +110,11 @@ class Predictor:
                 for feature, value in indices.items():
                     model.metrics.drifted(feature, value)
 
-    def close(self) -> None:
-        """Let the threads end; what they compute now nobody waits for."""
+    async def close(self) -> None:
+        """Let the threads and connections end; what they compute now nobody waits for."""
         self._loading.shutdown(wait=False, cancel_futures=True)
         self._computing.shutdown(wait=False, cancel_futures=True)
+        await self._source.close()
 
 
 @asynccontextmanager
@@ -123,7 +126,7 @@ async def setup(runtime: Runtime) -> AsyncIterator[None]:
         runtime.extras["predictor"] = predictor
         yield
     finally:
-        predictor.close()
+        await predictor.close()
 
 
 def predictor_of(runtime: Runtime) -> Predictor:

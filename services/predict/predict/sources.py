@@ -28,6 +28,7 @@ from predict.settings import Settings
 CARD = "model.json"
 FILES = ("model.onnx", "model.skops")
 MAX_CARD_BYTES = 1_048_576
+_CARDS_AT_ONCE = 8
 _PICKLES = frozenset({".pkl", ".pickle", ".joblib"})
 _NO_PICKLE = (
     "a pickle (joblib files are pickles) runs code of whoever wrote it when it is loaded;"
@@ -43,8 +44,9 @@ class SourceError(Exception):
 class Found:
     """A place where a model is, or something that is refused for what it is.
 
-    `read` returns the card and the model's file. `mark` changes whenever they may have changed.
-    Something that is no version of a model, such as a stray pickle, has no name.
+    `read` returns the card and the model's file. `mark` changes whenever they may have changed;
+    unless it is `of_card`, and tells nothing about the model's file. Something that is no version
+    of a model, such as a stray pickle, has no name.
     """
 
     where: str
@@ -52,6 +54,7 @@ class Found:
     name: str = ""
     version: str = ""
     refused: LoadError | None = None
+    of_card: bool = False
     read: Callable[[], Awaitable[tuple[bytes, bytes]]] | None = None
 
 
@@ -64,6 +67,10 @@ class Source(Protocol):
         Raises:
             SourceError: it cannot be told.
         """
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections; nothing is read afterwards."""
         ...
 
 
@@ -86,6 +93,9 @@ class DirectorySource:
     async def look(self) -> list[Found]:
         """Return the versions, the pickles, and folders with a name that cannot be served."""
         return await asyncio.to_thread(self._look)
+
+    async def close(self) -> None:
+        """Do nothing: files are open while they are read."""
 
     def _look(self) -> list[Found]:
         try:
@@ -194,8 +204,8 @@ class _Index(BaseModel):
 class IndexSource:
     """An `index.json` at a URL: `{"models": ["<name>/<version>", ...]}`.
 
-    Each entry is a folder beside the index. At every look the index and the cards are read; a
-    model's file only when its card has changed, and its checksum must be the card's.
+    Each entry is a folder beside the index. At every look the index and the cards are read, a few
+    at once; a model's file only when its card has changed, and its checksum must be the card's.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -203,9 +213,18 @@ class IndexSource:
         self._max_models = settings.max_models
         self._max_bytes = settings.max_model_bytes
         self._seconds = settings.fetch_seconds
+        # One for all: each loads the certificates anew, which holds the event loop.
+        self._client = httpx2.AsyncClient(trust_env=False, follow_redirects=False)
+        self._cards = asyncio.Semaphore(_CARDS_AT_ONCE)
+        self._late = 0
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
 
     async def look(self) -> list[Found]:
         """Return the models that the index lists."""
+        self._late = 0
         try:
             text = await self._fetch(self._url, MAX_CARD_BYTES)
             index = _Index.model_validate_json(text)
@@ -214,10 +233,11 @@ class IndexSource:
         except ValidationError:
             raise SourceError("the index is not of the shape that docs/models.md tells") from None
         places = list(dict.fromkeys(index.models))
-        return [
-            await self._found(place, within=number < self._max_models)
+        found = (
+            self._found(place, within=number < self._max_models)
             for number, place in enumerate(places)
-        ]
+        )
+        return list(await asyncio.gather(*found))
 
     async def _found(self, where: str, *, within: bool) -> Found:
         name, _, version = where.partition("/")
@@ -231,7 +251,7 @@ class IndexSource:
             return Found(where, "", name, version, refused=LoadError("limit", detail))
         base = urljoin(self._url, f"{where}/")
         try:
-            card = await self._fetch(urljoin(base, CARD), MAX_CARD_BYTES)
+            card = await self._card(urljoin(base, CARD))
         except LoadError as error:
             return Found(where, "", name, version, refused=error)
 
@@ -239,7 +259,14 @@ class IndexSource:
             file = read_card(card).file
             return card, await self._fetch(urljoin(base, file), self._max_bytes)
 
-        return Found(where, hashlib.sha256(card).hexdigest(), name, version, read=read)
+        mark = hashlib.sha256(card).hexdigest()
+        return Found(where, mark, name, version, of_card=True, read=read)
+
+    async def _card(self, url: str) -> bytes:
+        async with self._cards:
+            if self._late >= _CARDS_AT_ONCE:  # else a slow host would hold a look for ever
+                raise LoadError("unreadable", f"{CARD}: not asked for, as others came too late")
+            return await self._fetch(url, MAX_CARD_BYTES)
 
     async def _fetch(self, url: str, limit: int) -> bytes:
         parts = urlsplit(url)
@@ -249,8 +276,7 @@ class IndexSource:
         try:
             async with (
                 asyncio.timeout(self._seconds),
-                httpx2.AsyncClient(trust_env=False, follow_redirects=False) as client,
-                client.stream("GET", url) as answer,
+                self._client.stream("GET", url) as answer,
             ):
                 if answer.status_code in {404, 410}:
                     raise LoadError("missing", f"{name} is not there")
@@ -262,6 +288,7 @@ class IndexSource:
                     _bound(len(content), name, limit)
                 return bytes(content)
         except (TimeoutError, httpx2.HTTPError) as error:
+            self._late += isinstance(error, (TimeoutError, httpx2.TimeoutException))
             raise LoadError("unreadable", f"{name}: {type(error).__name__}") from None
 
 

@@ -160,6 +160,17 @@ async def test_versions_are_served_side_by_side(world: Any, helpers: Any) -> Non
     assert listed["quarantine"] == []
 
 
+async def test_a_release_is_newer_than_its_candidates(world: Any) -> None:
+    """And a second number is newer than none, as is a word that says nothing of a release."""
+    order = ["2-dev", "2-alpha", "2-rc1", "2-rc2", "2-RC10", "2", "2-hotfix", "2.0", "2.9", "2.10",
+             "10-rc1"]  # fmt: skip
+    for version in reversed(order):
+        world.write(version=version)
+    async with world.client() as client:
+        listed = (await client.get("/v1/models")).json()["models"]
+    assert [each["version"] for each in listed] == order
+
+
 async def test_the_only_model_is_the_default_one(world: Any, helpers: Any) -> None:
     """Whatever the setting says; with two, the setting must name one of them."""
     world.write("mine")

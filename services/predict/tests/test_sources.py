@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -13,6 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from chassis.settings import SettingsError
+from predict import sources
 
 
 class Shelf:
@@ -23,6 +25,7 @@ class Shelf:
         self.asked: list[str] = []
         self.broken: dict[str, int] = {}
         self.listed: Any = {"models": ["sum/1"]}
+        self.before: Callable[[str], Awaitable[None]] | None = None
 
     def app(self) -> Starlette:
         """The ASGI application."""
@@ -30,6 +33,8 @@ class Shelf:
         async def answer(request: Request) -> Response:
             path = request.path_params["path"]
             self.asked.append(path)
+            if self.before is not None:
+                await self.before(path)
             if path in self.broken:
                 return Response(b"", self.broken[path])
             if path == "index.json":
@@ -131,6 +136,154 @@ async def test_a_file_that_could_not_be_fetched_is_tried_again(
         shop.broken = {}
         assert (await helpers.look(client))["loaded"] == ["sum/1"]
         assert await helpers.value(client, 1) == 12
+
+
+@pytest.mark.parametrize("reason", ["missing", "checksum"])
+async def test_a_card_may_come_before_its_file(
+    world: Any, shelf: tuple[Shelf, str], helpers: Any, reason: str
+) -> None:
+    """The file is fetched again though the card stays the same, less and less often."""
+    shop, url = shelf
+    file = "sum/1/model.onnx"
+    async with serving(world, url, rescan_seconds=1000) as client:
+        registry = (
+            client._transport.app.__closure__[0]
+            .cell_contents.state.runtime.extras["predictor"]
+            .registry
+        )
+        before = (world.root / file).read_bytes()
+        world.write(bias=10)
+        new = (world.root / file).read_bytes()
+        (world.root / file).write_bytes(before)
+        if reason == "missing":
+            (world.root / file).unlink()
+        fetched = []
+        for second in range(100):
+            shop.asked.clear()
+            await registry.look()
+            assert await refused(client) == {"sum/1": reason}
+            if file in shop.asked:
+                fetched.append(second)
+            world.clock.advance(1)
+        assert fetched == [0, 10, 30, 70]
+        shop.asked.clear()
+        await helpers.look(client)
+        assert file in shop.asked, "who asks for a look need not wait"
+        (world.root / file).write_bytes(new)
+        world.clock.advance(300)
+        assert (await registry.look()).loaded == ["sum/1"]
+        assert await helpers.value(client, 1) == 12
+        assert await refused(client) == {}
+
+
+async def test_what_could_not_be_read_is_removed_when_it_is_gone(
+    world: Any, shelf: tuple[Shelf, str], helpers: Any
+) -> None:
+    """A version serves, its update cannot be read, and then the index has it no more."""
+    shop, url = shelf
+    world.write("other")
+    shop.listed["models"].append("other/1")
+    async with serving(world, url) as client:
+        world.write(bias=10)
+        shop.broken = {"sum/1/model.onnx": 503}
+        assert (await helpers.look(client))["refused"] == ["sum/1"]
+        assert await helpers.value(client, 1) == 2
+        shop.listed = {"models": ["other/1"]}
+        assert (await helpers.look(client))["removed"] == ["sum/1"]
+        assert [each["name"] for each in (await client.get("/v1/models")).json()["models"]] == [
+            "other"
+        ]
+
+
+async def test_a_reason_is_told_again_after_an_outage(
+    world: Any, shelf: tuple[Shelf, str], helpers: Any
+) -> None:
+    """What is refused, and then cannot be read for a while, is not forgotten."""
+    shop, url = shelf
+    world.write("bad", weights=(float("inf"), 1))
+    shop.listed["models"].append("bad/1")
+    async with serving(world, url) as client:
+        assert await refused(client) == {"bad/1": "check"}
+        shop.broken = {"bad/1/model.json": 503}
+        for _ in range(2):
+            await helpers.look(client)
+            assert await refused(client) == {"bad/1": "unreadable"}
+        shop.broken = {}
+        await helpers.look(client)
+        assert await refused(client) == {"bad/1": "check"}
+
+
+async def test_cards_are_read_a_few_at_once_and_files_by_the_threads_that_load(
+    world: Any, shelf: tuple[Shelf, str], helpers: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By one client: another for each file would load the certificates each time."""
+    shop, url = shelf
+    made: list[Any] = []
+    real = sources.httpx2.AsyncClient
+
+    def make(**options: Any) -> Any:
+        client = real(**options)
+        if options == {"trust_env": False, "follow_redirects": False}:  # those of a source
+            made.append(client)
+        return client
+
+    monkeypatch.setattr(sources.httpx2, "AsyncClient", make)
+    open_now: Counter[str] = Counter()
+    most: Counter[str] = Counter()
+    several = asyncio.Event()
+
+    async def before(path: str) -> None:
+        kind = path.rpartition("/")[2]
+        open_now[kind] += 1
+        most[kind] = max(most[kind], open_now[kind])
+        if open_now["model.json"] > 1:
+            several.set()
+        if kind == "model.json":
+            await asyncio.wait_for(several.wait(), 60)  # one alone would wait in vain
+        else:
+            await asyncio.sleep(0.01)
+        open_now[kind] -= 1
+
+    async with serving(world, url) as client:
+        shop.listed = {"models": ["sum/1", *(f"m{number}/1" for number in range(30))]}
+        for number in range(30):
+            world.write(f"m{number}")
+        shop.before = before
+        assert len((await helpers.look(client))["loaded"]) == 30
+    assert 1 < most["model.json"] <= 8
+    assert most["model.onnx"] <= 2
+    assert [each.is_closed for each in made] == [True]
+
+
+async def test_a_host_that_is_slow_is_not_asked_for_every_card(
+    world: Any, shelf: tuple[Shelf, str]
+) -> None:
+    """Each would cost the longest time of a file, and one look all of them."""
+    shop, url = shelf
+    free = asyncio.Event()
+
+    async def before(path: str) -> None:
+        if path != "index.json":
+            await free.wait()
+
+    shop.before = before
+    shop.listed = {"models": [f"m{number}/1" for number in range(60)]}
+    source = sources.source_of(world.settings(models=url, fetch_seconds=0.5))
+    try:
+        async with asyncio.timeout(60):
+            while True:
+                shop.asked.clear()
+                try:
+                    found = await source.look()
+                    break
+                except sources.SourceError:  # the machine stood still: the index was late too
+                    continue
+    finally:
+        free.set()
+        await source.close()
+    assert {each.refused.reason for each in found if each.refused} == {"unreadable"}
+    assert len(found) == 60
+    assert len([path for path in shop.asked if path != "index.json"]) <= 16
 
 
 async def test_an_index_that_hangs_or_is_away_does_not_hold_the_service(
