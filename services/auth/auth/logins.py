@@ -12,8 +12,7 @@ from typing import Literal
 import structlog
 from sqlalchemy import select, update
 
-from auth import emails
-from auth import scopes as scope_text
+from auth import emails, users
 from auth.api_keys import PREFIX, ApiKeys
 from auth.lockout import Lockout, Place
 from auth.metrics import Metrics
@@ -101,7 +100,7 @@ class Logins:
             self._note("password", "failure", account=place.account[:16])
             raise BadCredentialsError
         self._note("password", "success", user_id=user.id)
-        return Identity(user.id, scope_text.parse(user.scopes), "password")
+        return Identity(user.id, users.login_scopes(user), "password")
 
     async def by_header(self, authorization: str, address: str) -> Identity:
         """Check an `Authorization` header: Basic, Bearer (a JWT or an API key) or ApiKey.

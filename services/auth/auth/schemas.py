@@ -17,6 +17,7 @@ from auth import emails, passwords
 from auth.models import ApiKey as ApiKeyRow
 from auth.models import User as UserRow
 from auth.scopes import parse
+from auth.users import login_scopes
 
 Email = Annotated[
     str,
@@ -69,7 +70,10 @@ class User(BaseModel):
     def of(cls, row: UserRow) -> "User":
         """Show a stored user."""
         return cls(
-            id=row.id, email=row.email, scopes=list(parse(row.scopes)), created_at=row.created_at
+            id=row.id,
+            email=row.email,
+            scopes=list(login_scopes(row)),
+            created_at=row.created_at,
         )
 
 
@@ -131,7 +135,9 @@ class NewApiKey(BaseModel):
 
     name: Name
     scopes: list[ScopeName] = Field(
-        min_length=1, max_length=50, description="Some of the scopes of your own token."
+        min_length=1,
+        max_length=50,
+        description="Some of the scopes of your own token, but not keys:manage.",
     )
     expires_at: AwareDatetime | None = Field(
         default=None, description="In 90 days if not given; 365 days at most (both are settings)."

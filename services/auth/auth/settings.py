@@ -33,6 +33,9 @@ ADMIN_SCOPES = (
     "models:write",
     "keys:admin",
 )
+# What every account may do for itself: granted to a login, not stored with the account, and never
+# granted to an API key.
+LOGIN_SCOPES = ("keys:manage",)
 SERVICE_SCOPES = (
     "inventory:reserve",
     "notifications:send",

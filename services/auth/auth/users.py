@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from auth import scopes as scope_text
 from auth.models import User
-from auth.settings import ADMIN_SCOPES, USER_SCOPES
+from auth.settings import ADMIN_SCOPES, LOGIN_SCOPES, USER_SCOPES
 from chassis.clock import Clock
 from chassis.database import Database
 from chassis.ids import new_id
@@ -51,6 +51,11 @@ async def by_email(session: AsyncSession, email: str) -> User | None:
 async def by_id(session: AsyncSession, user_id: str) -> User | None:
     """Return the account with this id."""
     return await session.get(User, user_id)
+
+
+def login_scopes(user: User) -> tuple[str, ...]:
+    """Return what a login of this account may be granted."""
+    return (*scope_text.parse(user.scopes), *LOGIN_SCOPES)
 
 
 async def make_admin(database: Database, user: User) -> bool:

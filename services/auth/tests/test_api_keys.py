@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import event, text, update
 
-from auth.models import User
+from auth.models import ApiKey, User
 
 
 async def make(api: Any, headers: dict[str, str], **body: Any) -> Any:
@@ -162,6 +162,7 @@ _REFUSED: list[tuple[dict[str, Any], int]] = [
     ({"scopes": ["items:write"]}, 403),
     ({"scopes": []}, 422),
     ({"scopes": ["a b"]}, 422),
+    ({"scopes": ["orders:read", "keys:manage"]}, 422),
     ({"name": ""}, 422),
     ({"name": "a\x00b"}, 422),
     ({"name": "x" * 101}, 422),
@@ -182,14 +183,42 @@ async def test_what_a_key_may_not_be(api: Any) -> None:
         assert answer.headers["content-type"] == "application/problem+json"
 
 
-async def test_a_key_cannot_make_or_revoke_keys(api: Any) -> None:
-    """A leaked key must not make its own successor."""
+async def test_only_a_whole_login_manages_keys(api: Any) -> None:
+    """A leaked key or a narrowed token must not make keys that outlive it, nor end others."""
+    session = await api.session()
+    headers = {"Authorization": f"Bearer {session['access_token']}"}
+    made = (await make(api, headers)).json()
+    narrowed = (await api.log_in(scope="orders:read")).json()
+    renewed = (await api.refresh(narrowed["refresh_token"])).json()
+    less = (await api.refresh(session["refresh_token"], scope="orders:read")).json()
+    more = await api.refresh(renewed["refresh_token"], scope="orders:read keys:manage")
+    assert more.json()["error"] == "invalid_scope"
+    exchanged = await exchange(api, made["key"])
+    for authorization in (
+        exchanged.headers["Authorization"],
+        *(f"Bearer {each['access_token']}" for each in (narrowed, renewed, less)),
+    ):
+        token = {"Authorization": authorization}
+        for answer in (
+            await make(api, token),
+            await api.http.get("/v1/keys", headers=token),
+            await api.http.delete(f"/v1/keys/{made['id']}", headers=token),
+        ):
+            assert answer.status_code == 403
+            assert answer.json()["type"] == "urn:slipway:problem:insufficient-scope"
+    asked = (await api.log_in(scope="orders:read keys:manage")).json()
+    headers = {"Authorization": f"Bearer {asked['access_token']}"}
+    assert (await make(api, headers)).status_code == 201
+
+
+async def test_a_key_that_was_stored_with_it_does_not_manage_keys(api: Any) -> None:
+    """Whatever the row says."""
     headers = await api.bearer()
     made = (await make(api, headers)).json()
-    token = {"Authorization": (await exchange(api, made["key"])).headers["Authorization"]}
-    assert (await make(api, token)).status_code == 403
-    assert (await api.http.get("/v1/keys", headers=token)).status_code == 403
-    assert (await api.http.delete(f"/v1/keys/{made['id']}", headers=token)).status_code == 403
+    async with api.auth.database.session() as session:
+        await session.execute(update(ApiKey).values(scopes="orders:read keys:manage"))
+    answer = await exchange(api, made["key"])
+    assert claims(answer)["scope"] == "orders:read"
 
 
 async def test_other_peoples_keys_do_not_exist(api: Any) -> None:
@@ -199,15 +228,16 @@ async def test_other_peoples_keys_do_not_exist(api: Any) -> None:
     made = (await make(api, ada)).json()
     assert (await api.http.get("/v1/keys", headers=eve)).json()["items"] == []
     assert (await api.http.delete(f"/v1/keys/{made['id']}", headers=eve)).status_code == 404
-    admin = await api.auth.issuer.issue("admin", ["keys:admin"], client_id="slipway")
+    admin = await api.auth.issuer.issue("admin", ["keys:manage", "keys:admin"], client_id="slipway")
     headers = {"Authorization": f"Bearer {admin.value}"}
     assert (await api.http.delete(f"/v1/keys/{made['id']}", headers=headers)).status_code == 204
     assert (await exchange(api, made["key"])).status_code == 401
 
 
 async def test_a_service_has_no_keys(api: Any) -> None:
-    """Its token belongs to no user."""
-    token = await api.auth.issuer.issue("orders", ["events:deliver"], client_id="orders")
+    """Its token belongs to no user, and no client has the scope to manage keys."""
+    scopes = ["events:deliver", "keys:manage"]
+    token = await api.auth.issuer.issue("orders", scopes, client_id="orders")
     headers = {"Authorization": f"Bearer {token.value}"}
     assert (await make(api, headers, scopes=["events:deliver"])).status_code == 404
 

