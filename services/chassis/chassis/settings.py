@@ -18,6 +18,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     Field,
@@ -86,6 +87,17 @@ def _package_version(service: str) -> str:
         return metadata.version(f"slipway-{service}")
     except metadata.PackageNotFoundError:
         return "0.0.0"
+
+
+def _http_url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        valid = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid:
+        raise ValueError("not an absolute HTTP URL; give one such as http://auth:8000")
+    return value
 
 
 class ServiceSettings(BaseSettings):
@@ -170,16 +182,7 @@ class ServiceSettings(BaseSettings):
     @field_validator("otlp_endpoint", "issuer", "auth_url", "jwks_url")
     @classmethod
     def _absolute_url(cls, value: str | None) -> str | None:
-        if not value:
-            return None
-        try:
-            parts = urlsplit(value)
-            valid = parts.scheme in {"http", "https"} and bool(parts.hostname)
-        except ValueError:
-            valid = False
-        if not valid:
-            raise ValueError("not an absolute HTTP URL; give one such as http://auth:8000")
-        return value
+        return _http_url(value) if value else None
 
     @model_validator(mode="after")
     def _refuse_placeholders(self) -> Self:
@@ -237,10 +240,14 @@ class DatabaseSettings(ServiceSettings):
         return value
 
 
+# As long as the outbox stores it.
+SubscriberUrl = Annotated[str, Field(max_length=500), AfterValidator(_http_url)]
+
+
 class EventSettings(DatabaseSettings):
     """Settings of a service that publishes events: who is told, and how often it is tried."""
 
-    subscribers: dict[str, list[str]] = Field(default_factory=dict)
+    subscribers: dict[str, list[SubscriberUrl]] = Field(default_factory=dict)
     outbox_poll_seconds: PositiveFloat = 0.5
     outbox_batch: PositiveInt = 50
     # About a day of tries once the pause has grown to its cap; then the event is a dead letter.

@@ -351,6 +351,50 @@ async def test_a_dead_event_lets_the_next_of_its_key_pass(make_runtime, faulty_p
     assert await states(runtime) == [DEAD, DELIVERED]
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"subscriber": "http://[x/events"},
+        {"subscriber": "ftp://sink/events"},
+        {"event": "no JSON"},
+        {"event": "{}"},
+    ],
+)
+async def test_a_row_that_cannot_be_sent_is_dead_after_its_tries(make_runtime, faulty_peer, values):
+    """Whatever its delivery raises; the reason is kept, and others are delivered meanwhile."""
+    runtime = make_runtime(faulty_peer, outbox_max_attempts=3)
+    await send(runtime, "t-1", "t-2")
+    async with runtime.database.session() as session:
+        await session.execute(update(outbox).where(outbox.c.subject == "t-1").values(**values))
+    await settle(Relay(runtime), runtime)
+    bad, good = await rows(runtime)
+    assert (bad.state, bad.attempts, good.state) == (DEAD, 3, DELIVERED)
+    assert bad.last_error
+
+
+async def test_a_row_that_kills_its_relays_is_dead_after_its_tries(make_runtime, faulty_peer):
+    """It is taken as often as it may be tried, never recorded, and then given up unsent."""
+    runtime = make_runtime(faulty_peer, outbox_max_attempts=3)
+    await send(runtime, "t-1", "t-1")
+    relay = Relay(runtime)
+    for _ in range(3):
+        [claim] = await relay._claim()
+        async with runtime.database.session() as session:  # its relay dies and its lease runs out
+            early = runtime.clock.now() - timedelta(seconds=1)
+            await session.execute(
+                update(outbox).where(outbox.c.seq == claim.seq).values(available_at=early)
+            )
+    await settle(relay, runtime)
+    killer, following = await rows(runtime)
+    assert (killer.state, killer.attempts) == (DEAD, 3)
+    assert killer.last_error == "the outcome of its last try was never recorded"
+    assert killer.finished_at is not None
+    assert following.state == DELIVERED
+    assert len(faulty_peer.requests) == 1
+    labels = {"type": "thing.made", "outcome": "dead"}
+    assert runtime.registry.get_sample_value("outbox_deliveries_total", labels) == 1
+
+
 async def test_two_relays_on_one_outbox_deliver_each_row_once(make_runtime, faulty_peer):
     """Two runtimes, two pools, one table of 100 events."""
     # Time enough for every answer: on a busy machine a timeout would be a repetition.

@@ -107,19 +107,20 @@ class Delivery:
             return Outcome(
                 delivered=False,
                 sent=away.retry_after is None,
-                error=_short(away),
+                error=short(away),
                 retry_after=away.retry_after,
             )
         except MissingClientSecretError as error:
-            return Outcome(delivered=False, sent=False, error=_short(error))
+            return Outcome(delivered=False, sent=False, error=short(error))
         except (PeerError, TimeoutError) as error:
-            return Outcome(delivered=False, error=_short(error))
+            return Outcome(delivered=False, error=short(error))
         status = response.status_code
         if _SUCCESS <= status < _REDIRECT:
             return Outcome(delivered=True)
         return Outcome(delivered=False, poison=status not in _RETRIED, error=f"answered {status}")
 
 
-def _short(error: BaseException) -> str:
+def short(error: BaseException) -> str:
+    """Return an error as one line that fits the column `last_error`."""
     text = " ".join(f"{type(error).__name__}: {error}".split())
     return text[:_ERROR_LENGTH]

@@ -20,7 +20,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from chassis.database import is_unavailable
-from chassis.events.delivery import Delivery, Outcome
+from chassis.events.delivery import Delivery, Outcome, short
 from chassis.events.metrics import OutboxMetrics
 from chassis.events.tables import DEAD, DELIVERED, PENDING, outbox
 from chassis.ids import new_id
@@ -36,6 +36,8 @@ _PURGE_BATCH = 1000
 _STOP_MARGIN_SECONDS = 1.0
 # One look at the table serves the events of this long: each costs transactions of its own.
 _GATHER_SECONDS = 0.05
+
+_UNRECORDED = "the outcome of its last try was never recorded"
 
 # Built once: putting a statement together costs more than running it.
 _earlier = outbox.alias("earlier")
@@ -72,6 +74,13 @@ _TAKE = (
         lease=bindparam("new_lease"),
         attempts=outbox.c.attempts + 1,
         available_at=bindparam("lease_ends"),
+    )
+)
+_GIVE_UP = (
+    update(outbox)
+    .where(outbox.c.seq.in_(bindparam("taken", expanding=True)))
+    .values(
+        state=DEAD, lease=None, last_error=bindparam("error"), finished_at=bindparam("ended_at")
     )
 )
 _RECORD = (
@@ -177,7 +186,15 @@ class Relay:
                 for subscriber, places in free.items():
                     if places > 0:
                         claims += await self._claim_of(session, subscriber, places, now)
-        return claims
+        # What took its last try and was never recorded: its relay died of it, or with it.
+        for claim in claims:
+            if self._is_spent(claim):
+                self._metrics.count(claim.type, DEAD)
+                self._tell_dead(claim, _UNRECORDED)
+        return [claim for claim in claims if not self._is_spent(claim)]
+
+    def _is_spent(self, claim: Claim) -> bool:
+        return claim.attempts > self._settings.outbox_max_attempts
 
     async def _claim_of(
         self, session: AsyncSession, subscriber: str, places: int, now: datetime
@@ -187,24 +204,33 @@ class Relay:
         if not rows:
             return []
         lease = new_id()
-        taken = [row.seq for row in rows]
-        await session.execute(
-            _TAKE, {"taken": taken, "new_lease": lease, "lease_ends": now + self._lease}
-        )
-        return [_claim_row(row, lease) for row in rows]
+        claims = [_claim_row(row, lease) for row in rows]
+        if spent := [claim.seq for claim in claims if self._is_spent(claim)]:
+            await session.execute(_GIVE_UP, {"taken": spent, "error": _UNRECORDED, "ended_at": now})
+        if taken := [claim.seq for claim in claims if not self._is_spent(claim)]:
+            await session.execute(
+                _TAKE, {"taken": taken, "new_lease": lease, "lease_ends": now + self._lease}
+            )
+        return claims
 
     async def _finish(self, claim: Claim) -> None:
         """Deliver one row and write the result down."""
         try:
-            outcome = await self._delivery.send(claim.subscriber, claim.event)
-            await self._record(claim, outcome)
+            await self._record(claim, await self._send(claim))
         except Exception:  # noqa: BLE001  (whatever it was, the other rows go on)
-            # The lease runs out and the row is tried again.
-            self._log.exception("outbox.delivery_failed", event_id=claim.id)
+            # The lease runs out and the row is tried again, as often as it may be taken.
+            self._log.exception("outbox.not_recorded", event_id=claim.id)
         finally:
             self._in_flight[claim.subscriber] -= 1
             # A place is free, and the next event of the key may go.
             self._database.outbox_written.set()
+
+    async def _send(self, claim: Claim) -> Outcome:
+        try:
+            return await self._delivery.send(claim.subscriber, claim.event)
+        except Exception as error:  # noqa: BLE001  (a row that cannot be sent must end as well)
+            self._log.exception("outbox.delivery_failed", event_id=claim.id)
+            return Outcome(delivered=False, error=short(error))
 
     async def _record(self, claim: Claim, outcome: Outcome) -> None:
         now = self._runtime.clock.now()
@@ -232,9 +258,10 @@ class Relay:
             return
         self._metrics.count(claim.type, state if state != PENDING else "retry")
         if state == DEAD:
-            self._log.error(
-                "outbox.dead", event_id=claim.id, subscriber=claim.subscriber, error=outcome.error
-            )
+            self._tell_dead(claim, outcome.error)
+
+    def _tell_dead(self, claim: Claim, error: str | None) -> None:
+        self._log.error("outbox.dead", event_id=claim.id, subscriber=claim.subscriber, error=error)
 
     def _pause(self, attempts: int, retry_after: float | None) -> timedelta:
         cap = self._settings.outbox_backoff_cap_seconds
