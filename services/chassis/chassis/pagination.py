@@ -16,11 +16,22 @@ from typing import Annotated, Any, Generic, TypeVar
 
 from fastapi import Depends, Query
 from pydantic import BaseModel, Field
-from sqlalchemy import ColumnElement, Select, UnaryExpression, and_, literal, or_
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Integer,
+    Select,
+    SmallInteger,
+    UnaryExpression,
+    and_,
+    literal,
+    or_,
+    tuple_,
+)
 from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.sql.operators import desc_op, nulls_last_op
-from sqlalchemy.types import TypeDecorator
+from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from chassis.problems import Problem
 
@@ -182,8 +193,23 @@ def require_fit(values: Sequence[Any], order: Sequence[ColumnElement[Any]]) -> N
                 kind = kind.impl_instance
         except (ValueError, TypeError, ArithmeticError, AttributeError):
             raise bad_cursor() from None
-        if not isinstance(value, kind.python_type):
+        if not isinstance(value, kind.python_type) or not _is_wide_enough(kind, value):
             raise bad_cursor()
+
+
+def _is_wide_enough(kind: TypeEngine[Any], value: Any) -> bool:
+    """Tell whether PostgreSQL takes a value for one of this type; SQLite has one width."""
+    match kind:
+        case SmallInteger():
+            bits = 16
+        case BigInteger():
+            bits = 64
+        case Integer():
+            bits = 32
+        case _:
+            return True
+    edge = 1 << (bits - 1)
+    return -edge <= int(value) < edge
 
 
 @dataclass(frozen=True)
@@ -194,19 +220,17 @@ class _Key:
     descending: bool
     nulls_last: bool
 
-    def equals(self, value: Any) -> ColumnElement[bool]:
-        """Tell which rows have this value."""
-        return self.column.is_(None) if value is None else self.column == self._typed(value)
+    def beyond(self, value: Any) -> ColumnElement[bool]:
+        """Tell which rows come after this value, but for those without one."""
+        typed = self.typed(value)
+        return self.column < typed if self.descending else self.column > typed
 
-    def beyond(self, value: Any) -> ColumnElement[bool] | None:
-        """Tell which rows come after this value; None: none do."""
-        if value is None:
-            return None
-        typed = self._typed(value)
-        after = self.column < typed if self.descending else self.column > typed
-        return or_(after, self.column.is_(None)) if self.nulls_last else after
+    def not_before(self, value: Any) -> ColumnElement[bool]:
+        """Tell which rows have this value or one after it."""
+        typed = self.typed(value)
+        return self.column <= typed if self.descending else self.column >= typed
 
-    def _typed(self, value: Any) -> ColumnElement[Any]:
+    def typed(self, value: Any) -> ColumnElement[Any]:
         return literal(value, type_=self.column.type)
 
 
@@ -221,24 +245,49 @@ def _key(order: ColumnElement[Any]) -> _Key:
 
 def keyset(
     query: Select[Any], order: Sequence[ColumnElement[Any]], after: Sequence[Any] | None
-) -> Select[Any]:
+) -> list[Select[Any]]:
     """Order `query` and let it begin after the row with the sort key `after`.
 
     `order` are columns (plain, `.asc()` or `.desc()`); one that may be null needs `.nulls_last()`
     as well, because databases differ. Together they must be unique, so the last one is usually
     the primary key.
+
+    Returns:
+        Queries whose rows, one after the other, are the list. Rows without a value have one of
+        their own: no index finds them and those beyond a value in one go.
     """
     query = query.order_by(*order)
     if after is None:
-        return query
+        return [query]
     require_fit(after, order)
-    pairs = list(zip(map(_key, order), after, strict=True))
-    alternatives = []
-    for index, (key, value) in enumerate(pairs):
-        beyond = key.beyond(value)
-        if beyond is not None:
-            alternatives.append(and_(*(each.equals(its) for each, its in pairs[:index]), beyond))
-    return query.where(or_(*alternatives))
+    return [query.where(each) for each in _beyond([*zip(map(_key, order), after, strict=True)])]
+
+
+def _beyond(pairs: Sequence[tuple[_Key, Any]]) -> list[ColumnElement[bool]]:
+    """Tell which rows come after a sort key, by conditions that follow each other in the order."""
+    if not pairs:
+        return []
+    key, value = pairs[0]
+    if value is None:
+        return [and_(key.column.is_(None), each) for each in _beyond(pairs[1:])]
+    found = [_beyond_value(pairs)]
+    return [*found, key.column.is_(None)] if key.nulls_last else found
+
+
+def _beyond_value(pairs: Sequence[tuple[_Key, Any]]) -> ColumnElement[bool]:
+    """Tell which rows with a first value come after a sort key.
+
+    An index is entered at the first of them: by a comparison of rows, or, where the columns do not
+    run alike, by the bound on the first one. Without, it would be read from its start.
+    """
+    (key, value), rest = pairs[0], pairs[1:]
+    if not rest:
+        return key.beyond(value)
+    if all(each.descending == key.descending and not each.nulls_last for each, _ in rest):
+        columns = tuple_(*(each.column for each, _ in pairs))
+        values = tuple_(*(each.typed(its) for each, its in pairs))
+        return columns < values if key.descending else columns > values
+    return and_(key.not_before(value), or_(key.beyond(value), *_beyond(rest)))
 
 
 async def paginate(
@@ -259,9 +308,13 @@ async def paginate(
     """
     after = None if params.cursor is None else decode_cursor(params.cursor, scope=scope)
     names = [str(_key(item).column.key) for item in order]
-    result = await session.execute(keyset(query, order, after).limit(params.limit + 1))
     single = len(query.column_descriptions) == 1
-    rows = list(result.scalars() if single else result)
+    rows: list[Any] = []
+    for part in keyset(query, order, after):
+        result = await session.execute(part.limit(params.limit + 1 - len(rows)))
+        rows += result.scalars() if single else result
+        if len(rows) > params.limit:
+            break
     if len(rows) <= params.limit:
         return rows, None
     rows = rows[: params.limit]

@@ -9,7 +9,7 @@ from typing import Annotated
 import pytest
 from fastapi import APIRouter, Query
 from pydantic import BaseModel
-from sqlalchemy import Integer, String, select
+from sqlalchemy import BigInteger, Index, Integer, SmallInteger, String, event, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from chassis import create_app
@@ -43,6 +43,14 @@ class Thing(Base):
     price: Mapped[Decimal] = mapped_column(ExactDecimal)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     due_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    small: Mapped[int] = mapped_column(SmallInteger)
+    big: Mapped[int] = mapped_column(BigInteger)
+
+    __table_args__ = (
+        Index("ix_created_at", "created_at", "id"),
+        Index("ix_due_at", "due_at", "id"),
+        Index("ix_price", "price", "name", "id"),
+    )
 
 
 VALUES = [
@@ -136,6 +144,21 @@ async def test_a_forged_sort_key_is_400(database, payload):
     assert raised.value.status == 400
 
 
+@pytest.mark.parametrize(("column", "bits"), [("small", 16), ("id", 32), ("big", 64)])
+async def test_a_forged_integer_is_as_wide_as_its_column(database, column, bits):
+    """PostgreSQL refuses a wider one with an error, which would be a 500."""
+    order = (getattr(Thing, column),)
+    async with database.reading() as session:
+        for edge, found in ((2 ** (bits - 1) - 1, 0), (-(2 ** (bits - 1)), 5)):
+            cursor = forged([["i", str(edge)]])
+            rows, _ = await paginate(session, select(Thing), order, Cursor(cursor, 5))
+            assert len(rows) == found
+            cursor = forged([["i", str(edge + (1 if edge > 0 else -1))]])
+            with pytest.raises(Problem) as raised:
+                await paginate(session, select(Thing), order, Cursor(cursor, 5))
+            assert raised.value.status == 400
+
+
 def test_a_value_that_cannot_be_kept_is_refused():
     with pytest.raises(TypeError):
         encode_cursor([1.5])
@@ -162,6 +185,8 @@ def thing(number: int) -> Thing:
         price=Decimal(number % 4),
         created_at=START + timedelta(hours=number % 5),
         due_at=START + timedelta(hours=number % 3) if number % 4 else None,
+        small=number,
+        big=number,
     )
 
 
@@ -188,6 +213,55 @@ async def test_pages_together_are_the_list(database, order):
                 break
     assert seen == expected
     assert pages == 4
+
+
+async def plans(database, order, cursor):
+    """How the database finds the page behind a cursor: a plan for each of its statements."""
+    found, statements = [], []
+    async with database.reading() as session:
+        if database.dialect == "postgresql":
+            # There are too few rows for an index to be worth it.
+            await session.execute(text("SET LOCAL enable_seqscan = off"))
+            await session.execute(text("SET LOCAL enable_bitmapscan = off"))
+        connection = await session.connection()
+
+        @event.listens_for(connection.sync_connection, "before_cursor_execute")
+        def note(_connection, _cursor, statement, parameters, *_):
+            statements.append((statement, parameters))
+
+        await paginate(session, select(Thing), order, Cursor(cursor, 25))
+        explain = "EXPLAIN" if database.dialect == "postgresql" else "EXPLAIN QUERY PLAN"
+        for statement, parameters in statements[:]:
+            rows = await connection.exec_driver_sql(f"{explain} {statement}", parameters)
+            found.append("\n".join(str(row[-1]).strip() for row in rows))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("order", "entered"),
+    [
+        (ORDERS["descending"], [("ROW(created_at, id) < ROW(", "created_at<?")]),
+        (
+            (Thing.due_at.asc().nulls_last(), Thing.id),
+            [("ROW(due_at, id) > ROW(", "due_at>?"), ("due_at IS NULL", "due_at=?")],
+        ),
+        ((Thing.price, Thing.name, Thing.id.desc()), [("price >= ", "price>?")]),
+    ],
+    ids=["one direction", "nullable", "mixed"],
+)
+async def test_a_page_enters_the_index_where_it_begins(database, order, entered):
+    """A condition that only filters would read the index from its start for each page."""
+    async with database.reading() as session:
+        _, cursor = await paginate(session, select(Thing), order, Cursor(None, 10))
+    found = await plans(database, order, cursor)
+    assert len(found) == len(entered)
+    for plan, (postgresql, sqlite) in zip(found, entered, strict=True):
+        if database.dialect == "postgresql":
+            [condition] = [line for line in plan.splitlines() if line.startswith("Index Cond: ")]
+            assert postgresql in condition
+        else:
+            assert plan.startswith("SEARCH things USING INDEX ")
+            assert f"({sqlite})" in plan
 
 
 async def test_nulls_come_last_in_both_directions(database):
