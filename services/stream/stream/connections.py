@@ -6,7 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from chassis.problems import Problem
 from chassis.runtime import Runtime
@@ -15,7 +15,10 @@ from stream.entries import Control
 from stream.messages import Expiring, Goodbye
 from stream.metrics import StreamMetrics
 from stream.settings import Settings
-from stream.subscriber import RESTART, Ending, Subscriber
+from stream.subscriber import RESTART, Ending
+
+if TYPE_CHECKING:
+    from stream.connection import Connection
 
 CAPACITY_TYPE = "urn:slipway:problem:too-many-streams"
 EXPIRED = 4401
@@ -26,28 +29,7 @@ RETRY_SECONDS = 2.0
 _TICK_SECONDS = 1.0
 _DRAIN_TICK_SECONDS = 0.05
 _GRACE_SECONDS = 5.0
-
-
-class Connection(Protocol):
-    """One open stream."""
-
-    subscriber: Subscriber
-    expires_at: float
-    """When the token ends, seconds since 1970."""
-
-    warned: bool
-    """The client was told that its token ends soon."""
-
-    ended_at: float | None
-    """When the stream was told to end; monotonic seconds."""
-
-    def beat(self, now: float) -> None:
-        """Show the client that the stream lives, if it is time for that."""
-        ...
-
-    def cut(self) -> None:
-        """End the stream at once: the client takes nothing any more."""
-        ...
+_REASONS = {401: "credentials", 403: "scope"}
 
 
 class Connections:
@@ -58,7 +40,7 @@ class Connections:
         self._settings = settings
         self._metrics = metrics
         self._users: Counter[str] = Counter()
-        self._total = 0
+        self._total = self._waiting = 0
         self.open: set[Connection] = set()
 
     def refusal(self) -> Problem | None:
@@ -79,6 +61,12 @@ class Connections:
             headers={"Retry-After": str(int(RETRY_SECONDS))},
         )
 
+    def counted(self, problem: Problem) -> Problem:
+        """Count a refusal for the credentials of a client; return its problem."""
+        if problem.status in _REASONS:
+            self._metrics.refused[_REASONS[problem.status]].inc()
+        return problem
+
     @contextmanager
     def place(self, transport: str) -> Iterator[None]:
         """Take one of the places of this process for the time of the block."""
@@ -91,6 +79,25 @@ class Connections:
         finally:
             self._total -= 1
             self._metrics.connections[transport].dec()
+            self._runtime.lifecycle.streams -= 1
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Let somebody say who it is for the time of the block.
+
+        Apart from the places, which so many could take who never say it.
+
+        Raises:
+            Problem: 503, a tenth as many as there are places do so already.
+        """
+        if self._waiting >= max(self._settings.connections // 10, 1):
+            raise self.refuse("capacity", "Too many have yet to send their token; send it at once.")
+        self._waiting += 1
+        self._runtime.lifecycle.streams += 1
+        try:
+            yield
+        finally:
+            self._waiting -= 1
             self._runtime.lifecycle.streams -= 1
 
     @contextmanager

@@ -172,7 +172,7 @@ async def _store(streams: Streams, kind: Kind, drafts: Sequence[Draft]) -> Store
     try:
         stored = await streams.log.append(drafts)
     except LogUnavailableError as error:
-        raise unavailable() from error
+        raise unavailable("Events cannot be stored now; send it again.") from error
     streams.metrics.stored[kind].inc(stored.new)
     streams.metrics.repeated[kind].inc(stored.repeated)
     return stored

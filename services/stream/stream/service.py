@@ -102,10 +102,6 @@ async def _streams(runtime: RuntimeDep) -> Streams:
 StreamsDep = Annotated[Streams, Depends(_streams)]
 
 
-def unavailable() -> Problem:
+def unavailable(detail: str) -> Problem:
     """Return the problem of a log that does not answer."""
-    return Problem(
-        503,
-        detail="Events cannot be stored now; send it again.",
-        headers={"Retry-After": str(int(RETRY_SECONDS))},
-    )
+    return Problem(503, detail=detail, headers={"Retry-After": str(int(RETRY_SECONDS))})

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, WebSocket
 from pydantic import ValidationError
+from starlette.types import Message
 from starlette.websockets import WebSocketDisconnect
 
 from chassis.problems import Problem, problem_response
-from chassis.runtime import Runtime, RuntimeDep
+from stream.connection import GONE, Connection, admitted
 from stream.connections import EXPIRED
 from stream.credentials import SUBPROTOCOL, Grant, presented, verify
-from stream.entries import Control, Entry
-from stream.log import LogUnavailableError
+from stream.entries import Control, Entry, Heartbeat
 from stream.messages import (
     Auth,
     Authenticated,
@@ -24,79 +25,79 @@ from stream.messages import (
     Pong,
     Subscribe,
     Unsubscribe,
-    Welcome,
     client_message,
 )
-from stream.service import Streams, StreamsDep, unavailable
+from stream.service import Streams, StreamsDep
 from stream.session import Refused
 from stream.subscriber import Ending
 
-POLICY, TOO_BIG, INTERNAL, TRY_LATER = 1008, 1009, 1011, 1013
+POLICY, TOO_BIG, TRY_LATER = 1008, 1009, 1013
 BAD_MESSAGES = 20
 """In a row; then the stream ends."""
 
-_GONE = Ending(1006, "the client is gone")
-_UNAVAILABLE, _TOO_MANY = 503, 429
-_REASONS = {401: "credentials", 403: "scope"}
+_CODES = {503: TRY_LATER, 429: POLICY}
+"""For what is refused after the handshake; else it is the token."""
 
 router = APIRouter()
 
 
 @router.websocket("/v1/stream")
-async def stream(socket: WebSocket, runtime: RuntimeDep, streams: StreamsDep) -> None:
+async def stream(socket: WebSocket, streams: StreamsDep) -> None:
     """Open a stream. See docs/streaming.md."""
-    connections = streams.connections
-    refusal = connections.refusal()
-    if refusal is not None:
-        await _deny(socket, refusal)
-        return
-    with connections.place("websocket"):
-        try:
-            granted = await presented(socket, runtime, streams.tickets)
-        except (Problem, LogUnavailableError) as error:
-            await _deny(socket, _counted(streams, error))
-            return
-        if granted is None:
-            await _open_unknown(socket, runtime, streams)
-            return
-        try:
-            with connections.of_user(granted.principal):
-                await _accept(socket)
-                await SocketConnection(socket, runtime, streams, granted).run()
-        except Problem as refused:
-            await _deny(socket, refused)
-
-
-async def _open_unknown(socket: WebSocket, runtime: Runtime, streams: Streams) -> None:
-    """Open a stream of somebody who says in the first message who it is."""
-    await _accept(socket)
+    shown = partial(presented, socket, streams.runtime, streams.tickets)
     try:
-        granted = await _first_message(socket, runtime, streams)
-        if granted is None:
-            return
-        with streams.connections.of_user(granted.principal):
-            await SocketConnection(socket, runtime, streams, granted).run()
-    except Problem as problem:
-        codes = {_UNAVAILABLE: TRY_LATER, _TOO_MANY: POLICY}
-        if problem.status in _REASONS:
-            streams.metrics.refused[_REASONS[problem.status]].inc()
-        with contextlib.suppress(WebSocketDisconnect):
-            code = codes.get(problem.status, EXPIRED)
-            await socket.close(code, (problem.detail or problem.title)[:120])
+        async with admitted(streams, "websocket", shown) as granted:
+            if granted is not None:
+                await _accept(socket)
+                await SocketConnection(socket, streams, granted).run()
+                return
+        await _open_unknown(socket, streams)
+    except Problem as refused:
+        await _deny(socket, refused)
 
 
-async def _first_message(socket: WebSocket, runtime: Runtime, streams: Streams) -> Grant | None:
+async def _open_unknown(socket: WebSocket, streams: Streams) -> None:
+    """Open a stream of somebody who says in the first message who it is.
+
+    Raises:
+        Problem: 503, as many wait for that message as may.
+    """
+    with contextlib.ExitStack() as waiting:
+        waiting.enter_context(streams.connections.waiting())
+        await _accept(socket)
+        try:
+            token = await _first_message(socket, streams)
+            waiting.close()
+            if token is None:
+                return
+            async with admitted(
+                streams, "websocket", partial(verify, streams.runtime, token)
+            ) as granted:
+                await SocketConnection(socket, streams, granted).run()
+        except Problem as problem:
+            with contextlib.suppress(WebSocketDisconnect):
+                code = _CODES.get(problem.status, EXPIRED)
+                await socket.close(code, (problem.detail or problem.title)[:120])
+
+
+async def _first_message(socket: WebSocket, streams: Streams) -> str | None:
+    """Return the token of the first message; None if the client left.
+
+    Raises:
+        Problem: 401, it is something else or does not come.
+    """
     try:
         async with asyncio.timeout(streams.settings.first_message_seconds):
             message = await socket.receive()
-            if message["type"] == "websocket.disconnect":
-                return None
-            said = client_message.validate_json(message.get("text") or "")
+        if message["type"] == "websocket.disconnect":
+            return None
+        said = client_message.validate_json(message.get("text") or "")
     except (TimeoutError, ValidationError):
-        raise Problem(401, detail="the first message must be your token") from None
+        said = None
     if not isinstance(said, Auth):
-        raise Problem(401, detail="the first message must be your token")
-    return await verify(runtime, said.token)
+        problem = Problem(401, detail="the first message must be your token")
+        raise streams.connections.counted(problem)
+    return said.token
 
 
 async def _accept(socket: WebSocket) -> None:
@@ -110,83 +111,33 @@ async def _deny(socket: WebSocket, problem: Problem) -> None:
         await socket.send_denial_response(problem_response(problem, socket.scope))
 
 
-def _counted(streams: Streams, error: Problem | LogUnavailableError) -> Problem:
-    if isinstance(error, LogUnavailableError):
-        return unavailable()
-    if error.status in _REASONS:
-        streams.metrics.refused[_REASONS[error.status]].inc()
-    return error
-
-
-class SocketConnection:
+class SocketConnection(Connection):
     """One open WebSocket."""
 
-    __slots__ = (
-        "_bad", "_cut", "_grant", "_runtime", "_session", "_socket", "_streams", "_task",
-        "ended_at", "expires_at", "subscriber", "warned",
-    )  # fmt: skip
+    __slots__ = ("_bad", "_socket")
 
-    def __init__(
-        self, socket: WebSocket, runtime: Runtime, streams: Streams, granted: Grant
-    ) -> None:
+    def __init__(self, socket: WebSocket, streams: Streams, granted: Grant) -> None:
+        super().__init__(streams, granted)
         self._socket = socket
-        self._runtime = runtime
-        self._streams = streams
-        self._grant = granted
         self._bad = 0
-        self._cut = False
-        self._task = asyncio.current_task()
-        self.subscriber = streams.subscriber()
-        self._session = streams.session(self.subscriber, granted.principal.subject)
-        self.expires_at = granted.expires_at
-        self.warned = False
-        self.ended_at: float | None = None
 
     async def run(self) -> None:
         """Serve the client until one of the two ends it."""
-        streams = self._streams
-        self.subscriber.say(Control(Welcome(expires_at=int(self.expires_at))))
-        streams.hub.attach(self.subscriber)
-        streams.connections.open.add(self)
-        writer = asyncio.create_task(self._write())
-        try:
-            await self._read()
-        except asyncio.CancelledError:
-            if not self._cut or self._task is None:
-                raise
-            self._task.uncancel()
-        finally:
-            streams.connections.open.discard(self)
-            streams.hub.detach(self.subscriber)
-            writer.cancel()
-            await asyncio.wait([writer])
+        await self._serve(self._read(), self._write())
 
-    def beat(self, now: float) -> None:
-        """Do nothing: the server sends ping frames."""
-
-    def cut(self) -> None:
-        """End it though the client takes nothing; the kernel drops what waits there."""
-        if self._task is not None and not self._cut:
-            self._cut = True
-            self._task.cancel()
+    def _message(self, item: Entry | Control | Heartbeat) -> Message:
+        return {"type": "websocket.send", "text": item.text}
 
     async def _write(self) -> None:
-        subscriber, send = self.subscriber, self._socket.send
-        delivered = self._streams.metrics.delivered
         try:
-            while (item := await subscriber.next()) is not None:
-                await send({"type": "websocket.send", "text": item.text})
-                if type(item) is Entry:
-                    delivered[item.kind].inc()
-            ending = subscriber.ending
-            assert ending is not None
+            ending = await self._deliver(self._socket.send)
             if ending.last_words is not None:
-                await send({"type": "websocket.send", "text": ending.last_words.text})
+                await self._socket.send(self._message(ending.last_words))
             await self._socket.close(ending.code, ending.reason)
         except (WebSocketDisconnect, RuntimeError):  # it left while we wrote
             pass
         finally:
-            subscriber.end(_GONE)
+            self.subscriber.end(GONE)
 
     async def _read(self) -> None:
         subscriber = self.subscriber
@@ -219,9 +170,9 @@ class SocketConnection:
             raise Refused(Error(code="bad-message", detail=_first(error))) from None
         match said:
             case Subscribe(topics=topics, last_event_id=last):
-                self._session.subscribe(topics, last)
+                self.session.subscribe(topics, last)
             case Unsubscribe(topics=topics):
-                self._session.unsubscribe(topics)
+                self.session.unsubscribe(topics)
             case Ping():
                 self.subscriber.say(Control(Pong()))
             case Auth(token=token):
@@ -230,7 +181,7 @@ class SocketConnection:
     async def _renew(self, token: str) -> None:
         """Go on with a fresh token of the same caller."""
         try:
-            fresh = await verify(self._runtime, token)
+            fresh = await verify(self._streams.runtime, token)
         except Problem as problem:
             detail = problem.detail or problem.title
             raise Refused(Error(code="bad-token", detail=detail)) from None

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import Sequence
+from functools import partial
 
+from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from chassis.problems import Problem
-from chassis.runtime import Runtime
-from stream.credentials import Grant
+from chassis.security.dependencies import unauthorized
+from stream.connection import GONE, Connection, admitted
+from stream.credentials import Grant, presented
 from stream.entries import Control, Entry, Heartbeat
-from stream.messages import Welcome
 from stream.service import Streams
 from stream.session import Refused
-from stream.subscriber import Ending
 
 MEDIA_TYPE = "text/event-stream"
-_GONE = Ending(1006, "the client is gone")
 _HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-store"),
@@ -32,18 +31,9 @@ class EventStream(Response):
 
     media_type = MEDIA_TYPE
 
-    def __init__(
-        self,
-        runtime: Runtime,
-        streams: Streams,
-        granted: Grant,
-        topics: Sequence[str],
-        last_event_id: str | None,
-    ) -> None:
+    def __init__(self, streams: Streams, topics: Sequence[str], last_event_id: str | None) -> None:
         super().__init__()
-        self._runtime = runtime
         self._streams = streams
-        self._grant = granted
         self._topics = topics
         self._last_event_id = last_event_id
 
@@ -51,15 +41,12 @@ class EventStream(Response):
         """Send events until the client leaves or the stream is ended.
 
         Raises:
-            Problem: 429 or 503, there is no place; 422, the topics or the last event id are none.
+            Problem: 401 or 403, the credentials are no good; 429 or 503, there is no place; 422,
+                the topics or the last event id are none.
         """
-        del scope
-        connections = self._streams.connections
-        refusal = connections.refusal()
-        if refusal is not None:
-            raise refusal
-        with connections.place("sse"), connections.of_user(self._grant.principal):
-            connection = EventsConnection(self._runtime, self._streams, self._grant)
+        shown = partial(_shown, HTTPConnection(scope), self._streams)
+        async with admitted(self._streams, "sse", shown) as granted:
+            connection = EventsConnection(self._streams, granted)
             try:
                 connection.session.subscribe(self._topics, self._last_event_id)
             except Refused as refused:
@@ -67,39 +54,26 @@ class EventStream(Response):
             await connection.run(receive, send)
 
 
-class EventsConnection:
+async def _shown(conn: HTTPConnection, streams: Streams) -> Grant:
+    granted = await presented(conn, streams.runtime, streams.tickets)
+    if granted is None:
+        raise unauthorized()
+    return granted
+
+
+class EventsConnection(Connection):
     """One open server-sent event stream."""
 
-    def __init__(self, runtime: Runtime, streams: Streams, granted: Grant) -> None:
-        self._runtime = runtime
-        self._streams = streams
-        self.subscriber = streams.subscriber()
-        self.session = streams.session(self.subscriber, granted.principal.subject)
-        self.expires_at = granted.expires_at
-        self.warned = False
-        self.ended_at: float | None = None
-        self._sent_at = runtime.clock.monotonic()
+    __slots__ = ("_beating", "_sent_at")
+
+    def __init__(self, streams: Streams, granted: Grant) -> None:
+        super().__init__(streams, granted)
+        self._sent_at = streams.runtime.clock.monotonic()
         self._beating = False
-        self._cut = False
-        self._task = asyncio.current_task()
 
     async def run(self, receive: Receive, send: Send) -> None:
-        """Serve the client."""
-        streams = self._streams
-        streams.hub.attach(self.subscriber)
-        streams.connections.open.add(self)
-        leaving = asyncio.create_task(self._wait_for_end(receive))
-        try:
-            await self._write(send)
-        except asyncio.CancelledError:
-            if not self._cut or self._task is None:
-                raise
-            self._task.uncancel()
-        finally:
-            streams.connections.open.discard(self)
-            streams.hub.detach(self.subscriber)
-            leaving.cancel()
-            await asyncio.wait([leaving])
+        """Serve the client until one of the two ends it."""
+        await self._serve(self._write(send), self._wait_for_end(receive))
 
     def beat(self, now: float) -> None:
         """Send a comment when nothing else was sent for a while."""
@@ -107,33 +81,18 @@ class EventsConnection:
             self._beating = True
             self.subscriber.say(Heartbeat())
 
-    def cut(self) -> None:
-        """End it though the client takes nothing; the kernel drops what waits there."""
-        if self._task is not None and not self._cut:
-            self._cut = True
-            self._task.cancel()
+    def _message(self, item: Entry | Control | Heartbeat) -> Message:
+        self._sent_at, self._beating = self._streams.runtime.clock.monotonic(), False
+        return {"type": "http.response.body", "body": item.lines, "more_body": True}
 
     async def _write(self, send: Send) -> None:
-        subscriber, clock = self.subscriber, self._runtime.clock
-        delivered = self._streams.metrics.delivered
         with contextlib.suppress(OSError):  # it left while we wrote
             await send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
-            await send(_body(Control(Welcome(expires_at=int(self.expires_at))).lines))
-            while (item := await subscriber.next()) is not None:
-                await send(_body(item.lines))
-                self._sent_at, self._beating = clock.monotonic(), False
-                if type(item) is Entry:
-                    delivered[item.kind].inc()
-            ending = subscriber.ending
-            assert ending is not None
+            ending = await self._deliver(send)
             last = b"" if ending.last_words is None else ending.last_words.lines
             await send({"type": "http.response.body", "body": last, "more_body": False})
 
     async def _wait_for_end(self, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
-        self.subscriber.end(_GONE)
-
-
-def _body(lines: bytes) -> Message:
-    return {"type": "http.response.body", "body": lines, "more_body": True}
+        self.subscriber.end(GONE)

@@ -98,6 +98,7 @@ async def test_a_ticket_opens_it(start):
     ("params", "status"),
     [
         ({}, 422),
+        ({"topics": [f"sensors/{number}" for number in range(4)]}, 422),
         ({"topics": "orders/u2"}, 422),
         ({"topics": "orders", "last_event_id": "x"}, 422),
         ({"topics": "orders", "last_event_id": "99999999999999-0"}, 422),
@@ -105,7 +106,7 @@ async def test_a_ticket_opens_it(start):
 )
 async def test_bad_questions_are_problems(start, params, status):
     """As everywhere."""
-    async with start() as replica:
+    async with start(topics_per_connection=3) as replica:
         headers = {"Authorization": f"Bearer {replica.token()}"}
         answer = await replica.http.get("/v1/events", params=params, headers=headers)
         assert answer.status_code == status
@@ -120,6 +121,22 @@ async def test_it_needs_credentials_and_the_scope(start):
         headers = {"Authorization": f"Bearer {replica.token(scopes='profile')}"}
         answer = await replica.http.get("/v1/events", params=params, headers=headers)
         assert answer.status_code == 403
+        refused = replica.streams.metrics.refused
+        assert refused["credentials"]._value.get() == refused["scope"]._value.get() == 1
+
+
+async def test_a_full_process_leaves_the_ticket_alone(start, until):
+    """It is good where, or when, there is a place."""
+    async with start(connections=1) as replica:
+        headers = {"Authorization": f"Bearer {replica.token()}"}
+        ticket = (await replica.http.post("/v1/stream/tickets", headers=headers)).json()["ticket"]
+        params = {"topics": "orders", "ticket": ticket}
+        async with replica.open("u2") as client:
+            await client.next()
+            assert (await replica.http.get("/v1/events", params=params)).status_code == 503
+        await until(lambda: replica.streams.metrics.connections["websocket"]._value.get() == 0)
+        async with replica.http.stream("GET", "/v1/events", params=params) as answer:
+            assert answer.status_code == 200
 
 
 async def test_a_stream_is_no_slow_request(start):
