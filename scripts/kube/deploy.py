@@ -69,10 +69,21 @@ class Deployer:
                         release.values,
                         release.sets,
                         partial(stuck_hook, self.cluster, self.namespace, release.name),
+                        reuse=release.reuses,
                     )
                 except ToolError as error:
                     self._failed(release.name, before[release.name], str(error))
             self._wait([release.name for release in group], before)
+
+    def roll_out(self, release: Release) -> None:
+        """Bring another image to a release that is there; all else stays as it was installed.
+
+        Raises:
+            ToolError: there is no such release or image, or it failed; then it was taken back.
+        """
+        changed = release.with_image()
+        self._history(release.name)
+        self.deploy([changed])
 
     def rollback(self, name: str, revision: int) -> None:
         """Go back to an older revision of a release, by default the one before."""
@@ -201,7 +212,7 @@ def _run(options: argparse.Namespace) -> None:
         case "deploy":
             deployer.deploy([each for each in wanted if service in {"", each.name}])
         case "rollout" if options.tag or options.digests:
-            deployer.deploy([each for each in wanted if each.name == service])
+            deployer.roll_out(next(each for each in wanted if each.name == service))
         case "rollout":
             deployer.restart(service)
         case "rollback":

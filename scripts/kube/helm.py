@@ -45,9 +45,12 @@ class Helm:
         values: Sequence[Path],
         sets: Sequence[str] = (),
         hopeless: Callable[[], str] = str,
+        *,
+        reuse: bool = False,
     ) -> None:
         """Install or upgrade a release; returns when its hooks are done, not when pods are ready.
 
+        With `reuse` the values that the release was given last go on, over the chart's own.
         `hopeless` is asked every few seconds why a hook will never be done; a reason ends the wait.
 
         Raises:
@@ -55,8 +58,9 @@ class Helm:
         """
         files = [word for path in values for word in ("--values", str(path))]
         single = [word for pair in sets for word in ("--set-string", pair)]
+        kept = ["--reset-then-reuse-values"] if reuse else []
         command = self._command(
-            "upgrade", "--install", name, str(chart), *files, *single, *self._ours(),
+            "upgrade", "--install", name, str(chart), *kept, *files, *single, *self._ours(),
             "--timeout", TIMEOUT,
         )  # fmt: skip
         with subprocess.Popen(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from scripts.kube.errors import ToolError
@@ -56,12 +56,29 @@ class Images:
 
 @dataclass(frozen=True)
 class Release:
-    """One release: its chart, its values files in order, and single settings on top."""
+    """One release: its chart, its values files in order, and single settings on top.
+
+    When `reuses`, the values come from the release as it runs, not from files.
+    """
 
     name: str
     chart: Path
     values: tuple[Path, ...]
     sets: tuple[str, ...] = ()
+    reuses: bool = False
+
+    def with_image(self) -> Release:
+        """Return the release as it runs, whatever it was installed with, but for its image.
+
+        Raises:
+            ToolError: no image was named for it.
+        """
+        if not self.sets:
+            raise ToolError(f"SERVICE={self.name}: TAG and DIGESTS name no image of it")
+        sets = self.sets
+        if not any(each.startswith("image.digest=") for each in sets):
+            sets = (*sets, "image.digest=")  # one that is there would win over the tag
+        return replace(self, values=(), sets=sets, reuses=True)
 
 
 def environments(root: Path = ROOT) -> list[str]:

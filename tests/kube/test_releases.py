@@ -222,6 +222,22 @@ def test_without_a_cluster_it_says_how_to_get_one(
     assert "make one with `make cluster`" in capsys.readouterr().err
 
 
+def test_a_rollout_changes_the_image_and_nothing_else() -> None:
+    """Where spans go, the registry and the environment are those of the deployment before."""
+    tree = load()
+    (orders,) = [r for r in releases(tree, "dev", Images(tag="1.4.0")) if r.name == "orders"]
+    changed = orders.with_image()
+    assert (changed.values, changed.reuses) == ((), True)
+    assert changed.sets == ("image.tag=1.4.0", "image.digest=")
+    digest = "sha256:" + "0" * 64
+    pinned = Images(digests={"orders": digest})
+    (orders,) = [r for r in releases(tree, "production", pinned) if r.name == "orders"]
+    assert orders.with_image().sets == (f"image.digest={digest}",)
+    (gateway,) = [r for r in releases(tree, "dev", Images(tag="1.4.0")) if r.name == "gateway"]
+    with pytest.raises(ToolError, match="SERVICE=gateway: TAG and DIGESTS name no image of it"):
+        gateway.with_image()
+
+
 def test_digests_are_read_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "digests.json"
     file.write_text(json.dumps({"orders": "sha256:" + "0" * 64}))
