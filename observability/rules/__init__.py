@@ -26,7 +26,7 @@ def files() -> dict[str, str]:
     """Return the text of each rule file, by name."""
     tree = topology.load()
     groups = {f"slo-{service.name}.yaml": slo.service_groups(service) for service in tree}
-    groups["slo-gateway.yaml"] = slo.gateway_groups()
+    groups["slo-gateway.yaml"] = slo.gateway_groups(tree)
     groups["symptoms.yaml"] = symptoms.groups(tree)
     return {name: HEADER + _dump({"groups": found}) for name, found in sorted(groups.items())}
 

@@ -10,7 +10,7 @@ import helm_python
 import yaml
 
 from scripts.gateway import merge
-from scripts.topology import ROOT, Service
+from scripts.topology import ROOT, Service, Topology
 
 CHART = Path("charts", "service")
 GATEWAY = Path("observability", "gateway.yaml")
@@ -40,12 +40,12 @@ def service_groups(service: Service) -> Groups:
     return _render(service.values)
 
 
-def gateway_groups() -> Groups:
+def gateway_groups(tree: Topology) -> Groups:
     """Return the rule groups of the gateway's SLO: the same rules on Envoy's counters."""
     given: dict[str, Any] = yaml.safe_load((ROOT / GATEWAY).read_text())
     needed = {"description": "The gateway.", "image": {"repository": "envoy"}, "port": 8080}
     groups = _render({**needed, **given})
-    counters = _envoy_counters(int(given["slo"]["latency"]["milliseconds"]))
+    counters = _envoy_counters(int(given["slo"]["latency"]["milliseconds"]), tree)
     for rule in _rules(groups):
         key = (rule.get("record"), rule["labels"]["slo"])
         rule["expr"] = counters.pop(key, rule["expr"])
@@ -54,22 +54,37 @@ def gateway_groups() -> Groups:
     return groups
 
 
-def _envoy_counters(milliseconds: int) -> dict[tuple[str | None, str], str]:
+def timed_clusters(tree: Topology) -> str:
+    """Return the matcher of the clusters whose answers are to be quick.
+
+    Envoy times a request until its answer has ended, which for a stream is when somebody leaves.
+    """
+    streaming = sorted(
+        service.name
+        for service in tree
+        if any(route.websocket or route.timeout_seconds == 0 for route in service.routes)
+    )
+    # Names that begin with _ are no services.
+    return f'envoy_cluster_name!~"{"|".join(["_.*", *streaming])}"'
+
+
+def _envoy_counters(milliseconds: int, tree: Topology) -> dict[tuple[str | None, str], str]:
     """Return the queries of what Envoy counts, in place of those of what a service counts."""
-    of = 'job="gateway",envoy_http_conn_manager_prefix="public"'
 
-    def rate(metric: str, more: str = "") -> str:
-        return f"sum by (namespace) (rate({metric}{{{of}{more}}}[5m]))"
+    def rate(metric: str, of: str) -> str:
+        return f'sum by (namespace) (rate({metric}{{job="gateway",{of}}}[5m]))'
 
-    answers, timed = "envoy_http_downstream_rq_xx", "envoy_http_downstream_rq_time"
+    answers, public = "envoy_http_downstream_rq_xx", 'envoy_http_conn_manager_prefix="public"'
+    timed, clusters = "envoy_cluster_upstream_rq_time", timed_clusters(tree)
     # Envoy writes the bound as 1000; Prometheus 3 stores it as 1000.0.
-    within = f',le=~"{milliseconds}([.]0)?"'
+    within = f'{clusters},le=~"{milliseconds}([.]0)?"'
+    failed = f'{public},envoy_response_code_class="5"'
     return {
-        ("slipway:slo_requests:rate5m", "availability"): rate(answers),
-        ("slipway:slo_bad:rate5m", "availability"): rate(answers, ',envoy_response_code_class="5"'),
-        ("slipway:slo_requests:rate5m", "latency"): rate(f"{timed}_count"),
+        ("slipway:slo_requests:rate5m", "availability"): rate(answers, public),
+        ("slipway:slo_bad:rate5m", "availability"): rate(answers, failed),
+        ("slipway:slo_requests:rate5m", "latency"): rate(f"{timed}_count", clusters),
         ("slipway:slo_bad:rate5m", "latency"): (
-            f"{rate(f'{timed}_count')} - {rate(f'{timed}_bucket', within)}"
+            f"{rate(f'{timed}_count', clusters)} - {rate(f'{timed}_bucket', within)}"
         ),
     }
 

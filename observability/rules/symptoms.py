@@ -83,11 +83,20 @@ def _symptoms(tree: Topology) -> Iterable[Symptom]:
 def _availability(ours: str) -> Iterable[Symptom]:
     yield Symptom(
         "ServiceDown",
-        f'max by (namespace, job) (up{{job=~"{ours}"}}) == 0',
+        f"""
+max by (namespace, job) (up{{job=~"{ours}"}}) == 0
+or
+max by (namespace, job) (label_replace(
+  kube_deployment_spec_replicas{{deployment=~"{ours}"}} > 0
+    and kube_deployment_status_replicas_available{{deployment=~"{ours}"}} == 0,
+  "job", "$1", "deployment", "(.+)"
+))
+""",
         2,
         "page",
-        "{service}: no replica answers Prometheus",
-        "Not one replica could be scraped for two minutes, so most likely none serves.",
+        "{service}: no replica serves",
+        "For two minutes not one replica could be scraped, or Kubernetes says that none is "
+        "available: pods that cannot be placed are no targets.",
     )
     yield Symptom(
         "TargetDown",

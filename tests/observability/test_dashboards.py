@@ -226,7 +226,7 @@ def test_every_metric_exists(tmp_path: Path):
                 if float(bound) not in known.bounds[metric]:
                     wrong.append(f"{where}: {metric} has no bound {bound}")
     assert sorted(set(wrong)) == []
-    assert {"envoy_http_downstream_rq_time_bucket", "http_request_duration_seconds_bucket"} <= (
+    assert {"envoy_cluster_upstream_rq_time_bucket", "http_request_duration_seconds_bucket"} <= (
         bounded
     )
 

@@ -57,10 +57,19 @@ class Promises:
     ) -> list[dict[str, str]]:
         """Return the series as the service, or Envoy, gives them."""
         to = {"job": self.name, "namespace": namespace, "instance": "a"}
+        timed_by, streams = dict(to), list[dict[str, str]]()
         if self.name == "gateway":
             to["envoy_http_conn_manager_prefix"] = "public"
-            answers, time = "envoy_http_downstream_rq_xx", "envoy_http_downstream_rq_time"
+            timed_by["envoy_cluster_name"] = "items"
+            answers, time = "envoy_http_downstream_rq_xx", "envoy_cluster_upstream_rq_time"
             le = str(self.milliseconds)
+            # Streams that end take long, and the cluster of the keys is nobody's request.
+            for cluster in ("stream", "_jwks"):
+                other = {**timed_by, "envoy_cluster_name": cluster}
+                streams += [
+                    series(f"{time}_bucket", "0x10000", **other, le=le),
+                    series(f"{time}_count", f"0+{PER_MINUTE}x10000", **other),
+                ]
             by = "envoy_response_code_class", ("2", "5")
         else:
             answers, time = "http_requests_total", "http_request_duration_seconds"
@@ -69,9 +78,10 @@ class Promises:
         return [
             series(answers, good, **to, **{by[0]: by[1][0]}),
             series(answers, failed, **to, **{by[0]: by[1][1]}),
-            series(f"{time}_bucket", quick, **to, le=le),
-            series(f"{time}_bucket", timed, **to, le="+Inf"),
-            series(f"{time}_count", timed, **to),
+            series(f"{time}_bucket", quick, **timed_by, le=le),
+            series(f"{time}_bucket", timed, **timed_by, le="+Inf"),
+            series(f"{time}_count", timed, **timed_by),
+            *streams,
         ]
 
     def expected(

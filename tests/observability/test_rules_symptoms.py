@@ -123,14 +123,27 @@ def connections(*used: int) -> Series:
     ]
 
 
+def deployment(wanted: int, available: int, name: str = "orders", minutes: int = 40) -> Series:
+    """Return what kube-state-metrics says of the replicas of a Deployment."""
+    prefix, job = "kube_deployment", "kube-state-metrics"
+    more = {"deployment": name}
+    return [
+        *gauge(f"{prefix}_spec_replicas", f"{wanted}x{minutes}", job, **more),
+        *gauge(f"{prefix}_status_replicas_available", f"{available}x{minutes}", job, **more),
+    ]
+
+
 TWO_UP = [*gauge("up", "1x40"), *gauge("up", "0x40", "orders", pod="orders-b")]
 DAY = 86400
 
 CASES = {
     "ServiceDown": Case(
         gauge("up", "1x5 0x30"),
-        [TWO_UP, gauge("up", "1x5 0x1 1x30"), gauge("up", "0x40", "somebody-else")],
-        "commerce", "orders: no replica answers Prometheus", "9m", before="7m",
+        [
+            TWO_UP, gauge("up", "1x5 0x1 1x30"), gauge("up", "0x40", "somebody-else"),
+            deployment(2, 1), deployment(0, 0), deployment(1, 0, "somebody-else"),
+        ],
+        "commerce", "orders: no replica serves", "9m", before="7m",
     ),
     "TargetDown": Case(
         [*gauge("up", "1x40"), *gauge("up", "0x40", "info", pod="info-b")],
@@ -308,6 +321,28 @@ def test_it_fires_and_stays_silent(name: str, tmp_path: Path):
     tests = [test(case.fires, *checks)]
     tests += [test(given, (case.at, []), ("30m", [])) for given in case.silent]
     check_rules(tmp_path, tests, "symptoms")
+
+
+@pytest.mark.parametrize("targets", [[], gauge("up", "0x40")], ids=["no pod", "dead pods"])
+def test_a_service_without_a_pod_is_down_too(tmp_path: Path, targets: Series):
+    """Pods that wait for a node are no targets; who has both signs wakes somebody once."""
+    name = "ServiceDown"
+    expected = {
+        "exp_labels": {
+            "service": "orders", "owner": "commerce", "severity": "page", "job": "orders",
+            "namespace": "slipway",
+        },
+        "exp_annotations": {
+            **alerts()["symptoms", name, ""]["annotations"],
+            "summary": "orders: no replica serves",
+        },
+    }  # fmt: skip
+    test = {
+        "interval": "1m",
+        "input_series": [*deployment(2, 0), *targets],
+        "alert_rule_test": [{"eval_time": "5m", "alertname": name, "exp_alerts": [expected]}],
+    }
+    check_rules(tmp_path, [test], "symptoms")
 
 
 def test_the_gateways_own_certificate_counts_too(tmp_path: Path):

@@ -6,6 +6,7 @@ from observability.dashboards.boards.queries import (
     NAMESPACES,
     OF_GATEWAY,
     OF_PUBLIC,
+    gateway_duration,
     gateway_errors,
     quantile,
     rate,
@@ -28,7 +29,6 @@ from observability.dashboards.library import (
 )
 
 SLOW = (250.0, 1000.0)
-TIME = "envoy_http_downstream_rq_time"
 UPSTREAM = "envoy_cluster_upstream_rq"
 CLUSTER = "envoy_cluster_name"
 TO_SERVICE = (
@@ -66,8 +66,8 @@ def _now() -> list[object]:
                Query(rate("envoy_http_downstream_rq_xx", OF_PUBLIC, "")), links=TRACES),
         number("Errors", "Share of 5xx. Above 1 %: the row of services shows where they come "
                "from.", SHARE, Query(gateway_errors()), limits=ERRORS, links=TRACES),
-        number("p99", "99 % of the answers take no longer.", MILLISECONDS,
-               Query(quantile(0.99, TIME, OF_PUBLIC, "")), limits=SLOW, links=TRACES),
+        number("p99", "99 % of the answers take no longer; streams do not count.", MILLISECONDS,
+               Query(gateway_duration(0.99)), limits=SLOW, links=TRACES),
         number("Availability left", "Of 30 days' budget: docs/runbooks/ErrorBudgetBurn.md.",
                SHARE, _left("availability"), limits=BUDGET),
         number("Latency left", "Of 30 days' budget: docs/runbooks/LatencyBudgetBurn.md.",
@@ -85,9 +85,9 @@ def _clients() -> list[object]:
         graph("Answers by class", "4xx alone: a client, or a limit. 5xx: see the services.",
               REQUESTS_PER_SECOND, Query(classes, "{{envoy_response_code_class}}xx"),
               stacked=True, links=TRACES),
-        graph("Duration", "As the client sees it, upload and download included. p50 tells of "
+        graph("Duration", "Until the last byte of the answer; streams do not count. p50 tells of "
               "everybody, p99 of the unlucky.", MILLISECONDS,
-              *(Query(quantile(share, TIME, OF_PUBLIC, ""), name)
+              *(Query(gateway_duration(share), name)
                 for share, name in ((0.99, "p99"), (0.95, "p95"), (0.5, "p50"))),
               limits=SLOW, links=TRACES),
         graph("Requests that clients gave up", "The client left before the answer. A rise "

@@ -10,6 +10,7 @@ from observability.dashboards.boards.queries import (
     budget,
     burning,
     errors,
+    gateway_duration,
     gateway_errors,
     highest,
     quantile,
@@ -86,7 +87,7 @@ def _now() -> list[object]:
                "the service below.", SHARE, Query(gateway_errors()), limits=ERRORS),
         number("Slowest 1 %", "99 % of the requests are answered by the gateway within this "
                "time.", MILLISECONDS,
-               Query(quantile(0.99, "envoy_http_downstream_rq_time", OF_PUBLIC, "")),
+               Query(gateway_duration(0.99)),
                limits=(250, 1000)),
     ]  # fmt: skip
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from observability.rules.slo import timed_clusters
+from scripts import topology
+
 NAMESPACES = "label_values(build_info, namespace)"
 SERVICES = 'label_values(build_info{namespace=~"$namespace"}, job)'
 
@@ -37,6 +40,12 @@ def gateway_errors() -> str:
     """Return the share of the gateway's answers that are 5xx."""
     failed = rate("envoy_http_downstream_rq_xx", f'{OF_PUBLIC},envoy_response_code_class="5"', "")
     return f"{failed} / ({rate('envoy_http_downstream_rq_xx', OF_PUBLIC, '')} > 0)"
+
+
+def gateway_duration(share: float) -> str:
+    """Return a quantile of how long the gateway's answers take, in milliseconds; no streams."""
+    of = f"{OF_GATEWAY},{timed_clusters(topology.load())}"
+    return quantile(share, "envoy_cluster_upstream_rq_time", of, "")
 
 
 def highest(gauge: str, of: str, by: str = "job") -> str:
