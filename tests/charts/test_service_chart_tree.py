@@ -223,7 +223,7 @@ def test_without_a_database_none_is_reached():
 
 
 def test_who_else_comes_in_is_said():
-    """Gateway pods where there are routes, Prometheus anywhere, the release's own test; no more."""
+    """Gateway pods where there are routes, Prometheus, the release's own test; no more."""
     rules = kube.of_kind(manifests(values_of("items")), "NetworkPolicy", "items")["spec"]["ingress"]
     (rule,) = rules
     strangers = {
@@ -245,6 +245,8 @@ def test_who_else_comes_in_is_said():
     }
     for who, (labels, expected) in strangers.items():
         assert any(admits(peer, labels) for peer in rule["from"]) is expected, who
+    # The port of the metrics is that of the API: elsewhere anybody may call a pod prometheus.
+    assert not any("namespaceSelector" in peer for peer in rule["from"])
     hidden = values_of("items")
     hidden["routes"] = []
     rules = kube.of_kind(manifests(hidden), "NetworkPolicy", "items")["spec"]["ingress"]
