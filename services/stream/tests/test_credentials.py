@@ -177,25 +177,31 @@ async def test_a_full_process_says_so(start):
 
 
 async def test_who_waits_to_say_who_it_is_takes_no_place_of_others(start):
-    """However many connect and say nothing, who has a token gets in; they are bounded themselves."""
-    async with start(connections=20, first_message_seconds=60) as replica:
-        async with replica.open(headers={}) as one, replica.open(headers={}):
-            refused = await refusal(replica.open(headers={}))
-            assert (refused.status_code, refused.headers["retry-after"]) == (503, "2")
-            assert replica.streams.metrics.connections["websocket"]._value.get() == 0
-            async with replica.open() as client:
-                assert (await client.next())["type"] == "welcome"
-            await one.say(type="auth", token=replica.token("u2"))
-            assert (await one.next())["type"] == "welcome"
-            async with replica.open(headers={}) as next_one:
-                await next_one.say(type="auth", token=replica.token("u3"))
-                assert (await next_one.next())["type"] == "welcome"
+    """However many say nothing, who has a token gets in; they are bounded themselves."""
+    async with (
+        start(connections=20, first_message_seconds=60) as replica,
+        replica.open(headers={}) as one,
+        replica.open(headers={}),
+    ):
+        refused = await refusal(replica.open(headers={}))
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "2")
+        assert replica.streams.metrics.connections["websocket"]._value.get() == 0
+        async with replica.open() as client:
+            assert (await client.next())["type"] == "welcome"
+        await one.say(type="auth", token=replica.token("u2"))
+        assert (await one.next())["type"] == "welcome"
+        async with replica.open(headers={}) as another:
+            await another.say(type="auth", token=replica.token("u3"))
+            assert (await another.next())["type"] == "welcome"
 
 
 async def test_who_said_who_it_is_still_needs_a_place(start):
     """1013 when the others have them all."""
-    async with start(connections=1) as replica, replica.open(headers={}) as late:
-        async with replica.open() as client:
-            await client.next()
-            await late.say(type="auth", token=replica.token("u2"))
-            assert (await late.closed())[0] == 1013
+    async with (
+        start(connections=1, first_message_seconds=60) as replica,
+        replica.open(headers={}) as late,
+        replica.open() as client,
+    ):
+        await client.next()
+        await late.say(type="auth", token=replica.token("u2"))
+        assert (await late.closed())[0] == 1013
