@@ -26,6 +26,9 @@ EXPIRED = 4401
 
 EXPIRING_SECONDS = 60.0
 RETRY_SECONDS = 2.0
+_RETRY_MILLISECONDS = (500, 2500)
+"""After a goodbye: not at once, when other replicas may be about to end as well."""
+
 _TICK_SECONDS = 1.0
 _DRAIN_TICK_SECONDS = 0.05
 _GRACE_SECONDS = 5.0
@@ -170,7 +173,7 @@ class Connections:
 
     def _send_away(self, connection: Connection) -> None:
         if connection.subscriber.ending is None:
-            retry = random.randint(0, int(RETRY_SECONDS * 1000))  # noqa: S311  (jitter)
+            retry = random.randint(*_RETRY_MILLISECONDS)  # noqa: S311  (jitter)
             words = Control(Goodbye(retry_ms=retry))
             ending = Ending(RESTART, "this process ends; connect again", words)
             end(connection, ending, self._runtime.clock.monotonic())

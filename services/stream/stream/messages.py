@@ -147,6 +147,14 @@ class Error(_Message):
     detail: str
 
 
+class Closing(_Message):
+    """Why the stream ends, for server-sent events: `code` is what a WebSocket is closed with."""
+
+    type: Literal["closing"] = "closing"
+    code: int
+    reason: str
+
+
 ServerMessage = Annotated[
     Event
     | Welcome

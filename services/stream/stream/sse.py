@@ -15,6 +15,7 @@ from chassis.security.dependencies import unauthorized
 from stream.connection import GONE, Connection, admitted
 from stream.credentials import Grant, presented
 from stream.entries import Control, Entry, Heartbeat
+from stream.messages import Closing
 from stream.service import Streams
 from stream.session import Refused
 
@@ -89,8 +90,10 @@ class EventsConnection(Connection):
         with contextlib.suppress(OSError):  # it left while we wrote
             await send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
             ending = await self._deliver(send)
+            closing = Control(Closing(code=ending.code, reason=ending.reason))
             last = b"" if ending.last_words is None else ending.last_words.lines
-            await send({"type": "http.response.body", "body": last, "more_body": False})
+            body = last + closing.lines
+            await send({"type": "http.response.body", "body": body, "more_body": False})
 
     async def _wait_for_end(self, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":

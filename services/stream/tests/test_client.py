@@ -101,7 +101,7 @@ async def test_a_drain_loses_nothing(start, valkey_process, until):
             code, _ = await client.closed()
             goodbye = client.seen[-1]
             told.append((code, goodbye["type"], asyncio.get_running_loop().time()))
-            assert 0 <= goodbye["retry_ms"] <= 2000
+            assert 500 <= goodbye["retry_ms"] <= 2500
             values = [each for each in client.seen if each["type"] == "event"]
             last = values[-1]["id"] if values else client.seen[1]["last_event_id"]
             before = [each["data"]["value"] for each in values]

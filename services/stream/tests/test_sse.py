@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from chassis.testing import FakeClock
+from stream.entries import Entry
+from stream.positions import Position
 
 
 class Lines:
@@ -152,10 +154,37 @@ async def test_a_stream_is_no_slow_request(start):
 
 
 async def test_it_ends_with_the_token(start):
-    """The body ends; the browser comes back and is told 401."""
+    """It says why; a browser that comes back with the same token is told 401."""
     clock = FakeClock()
     async with start(clock=clock) as replica, listening(replica, "orders") as lines:
         await lines.until("subscribed")
         clock.advance(3700)
+        _, closing = await lines.until("closing")
+        assert (closing["code"], closing["reason"]) == (4401, "the access token is expired")
         with pytest.raises(EOFError):
             await lines.until("never")
+
+
+async def test_a_drain_says_goodbye_and_why(start):
+    """With the time after which the browser comes back by itself."""
+    async with start(goodbye_spread_seconds=0.1) as replica, listening(replica, "orders") as lines:
+        await lines.until("subscribed")
+        replica.app.state.runtime.lifecycle.draining = True
+        fields, goodbye = await lines.until("goodbye")
+        assert fields["retry"] == str(goodbye["retry_ms"])
+        assert (await lines.until("closing"))[1]["code"] == 1012
+        with pytest.raises(EOFError):
+            await lines.until("never")
+
+
+async def test_a_slow_listener_is_told_why(start):
+    """As a WebSocket is by its close code."""
+    async with (
+        start(slow_clients="disconnect", queue_messages=4) as replica,
+        listening(replica, "sensors/a") as lines,
+    ):
+        await lines.until("subscribed")
+        [connection] = replica.streams.connections.open
+        for number in range(5):  # at once: its writer has no turn in between
+            connection.subscriber.offer(Entry(Position(1, number), "sensors/a", "{}"))
+        assert (await lines.until("closing"))[1]["code"] == 1013
