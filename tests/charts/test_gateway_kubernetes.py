@@ -169,6 +169,14 @@ def test_who_may_talk_to_whom():
     assert policy["egress"][-1] == more[0]
 
 
+def test_names_are_looked_up_where_the_cluster_has_them():
+    dns = {"namespace": "openshift-dns", "cidrs": ["169.254.20.10/32"]}
+    policy = of_kind(rendered(networkPolicy={"dns": dns}), "NetworkPolicy")["spec"]
+    pods, address = policy["egress"][0]["to"]
+    assert set(pods["namespaceSelector"]["matchLabels"].values()) == {"openshift-dns"}
+    assert address["ipBlock"]["cidr"] == "169.254.20.10/32"
+
+
 def test_the_entry_leads_to_the_service():
     """HTTPRoute and Ingress name the Service's port; neither is there unasked."""
     kinds = {m["kind"] for m in rendered()}
@@ -178,6 +186,9 @@ def test_the_entry_leads_to_the_service():
     port = of_kind(manifests, "Service")["spec"]["ports"][0]
     assert route["rules"][0]["backendRefs"] == [{"name": "gateway", "port": port["port"]}]
     assert route["hostnames"] == ["api.slipway.dev"]
+    assert "timeouts" not in route["rules"][0]
+    open_ended = rendered(httpRoute={**ROUTE, "requestTimeout": "0s"})
+    assert of_kind(open_ended, "HTTPRoute")["spec"]["rules"][0]["timeouts"] == {"request": "0s"}
     ingress = of_kind(rendered(**WAYS["behind an Ingress"]), "Ingress")["spec"]
     (rule,) = ingress["rules"]
     assert rule["host"] == "api.slipway.dev"
@@ -193,6 +204,11 @@ def test_prometheus_reads_the_status_listener():
     (container,) = of_kind(manifests, "Deployment")["spec"]["template"]["spec"]["containers"]
     assert endpoint["port"] in {p["name"] for p in container["ports"]}
     assert endpoint["path"] == "/stats/prometheus"
+    # Rules and dashboards know it as the job gateway, which is this label of the pods.
+    name = of_kind(manifests, "PodMonitor")["spec"]["jobLabel"]
+    labels = of_kind(manifests, "Deployment")["spec"]["template"]["metadata"]["labels"]
+    assert labels[name] == "gateway"
+    assert container["name"] == "gateway"
 
 
 PRODUCTION: dict[str, Any] = {

@@ -255,6 +255,17 @@ def test_a_stack_gets_monitors_rules_dashboards_and_a_data_source():
     assert (source["uid"], source["url"]) == ("jaeger", "http://jaeger.slipway:16686")
 
 
+def test_releases_with_monitors_and_slos_of_their_own_are_left_to_them():
+    """Nobody is scraped twice; what no release brings still comes from here."""
+    own = {"enabled": True, "servicePodMonitors": False, "serviceRules": False}
+    manifests = rendered(**{**STACK, "kubePrometheusStack": own})
+    (monitor,) = [m for m in manifests if m["kind"] == "PodMonitor"]
+    (components,) = monitor["spec"]["selector"]["matchExpressions"]
+    assert components["values"] == ["gateway", "service"]
+    rules = {m["metadata"]["name"] for m in manifests if m["kind"] == "PrometheusRule"}
+    assert rules == {"slipway-slo-gateway", "slipway-symptoms"}
+
+
 def test_a_stack_with_its_own_jaeger_gets_no_pod_at_all():
     """Only objects that others read; without an address no data source either."""
     manifests = rendered(**{**STACK, "kubePrometheusStack": {"enabled": True, "jaeger": False}})

@@ -201,4 +201,5 @@ def test_each_part_talks_to_those_it_needs():
     assert names == {"prometheus", "grafana", "jaeger", "observability-test", None}
     alertmanager = of_kind(manifests, "NetworkPolicy", "alertmanager")["spec"]
     assert len(alertmanager["egress"]) == 1  # names only: there is nobody to tell
-    assert len(of_kind(rendered(**FULL), "NetworkPolicy", "alertmanager")["spec"]["egress"]) == 2
+    _, told = of_kind(rendered(**FULL), "NetworkPolicy", "alertmanager")["spec"]["egress"]
+    assert [port["port"] for port in told["ports"]] == [443, 587], "and the smarthost's port"
