@@ -263,6 +263,8 @@ def test_the_gateway_agrees_with_the_services():
     assert values["timeouts"]["routeSeconds"] == chassis["request_timeout_seconds"]
     # Envoy lets go of an idle connection well before the service would.
     assert values["upstream"]["idleSeconds"] <= chassis["keep_alive_seconds"] - 5
+    # A withdrawn key is forgotten by both at once.
+    assert values["jwt"]["refreshSeconds"] == chassis["jwks_refresh_seconds"]
     # A new key is known here before auth signs with it, even if one refresh fails.
     ahead = AuthSettings.model_fields["key_publish_ahead_seconds"].default
     assert 2 * values["jwt"]["refreshSeconds"] <= ahead

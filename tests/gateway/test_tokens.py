@@ -190,3 +190,22 @@ def test_a_new_signing_key_is_found(start_gateway: Callable[..., Gateway], issue
         assert has_keys(gateway, issuer)
     finally:
         auth.stop()
+
+
+def test_a_withdrawn_signing_key_is_forgotten(start_gateway: Callable[..., Gateway]):
+    """With the next refresh; a token that was taken before goes with it, if none is kept."""
+    leaked, new = Issuer("leaked"), Issuer("new")
+    auth = Upstreams(leaked, ("auth", "orders"))
+    auth.start()
+    try:
+        values = {**UNLIMITED, "jwt": {"refreshSeconds": 10, "cachedTokens": 0}}
+        gateway = start_gateway(values, auth.addresses)
+        wait_until(lambda: has_keys(gateway, leaked), "the signing keys")
+        taken = {"Authorization": f"Bearer {leaked.token(lifetime=86_400)}"}
+        assert gateway.get("/v1/orders", taken).status == 200
+        auth.issuer = new
+        wait_until(lambda: has_keys(gateway, new), "the new key", 30)
+        wait_until(lambda: not has_keys(gateway, leaked), "the old key to go", 30)
+        wait_until(lambda: gateway.get("/v1/orders", taken).status == 401, "the kept token", 30)
+    finally:
+        auth.stop()

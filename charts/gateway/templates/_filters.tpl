@@ -114,7 +114,9 @@ providers:
     claim_to_headers:
       - {header_name: x-slipway-subject, claim_name: sub}
       - {header_name: x-slipway-key, claim_name: key_id}
+    {{- if $jwt.cachedTokens }}
     jwt_cache_config: {jwt_cache_size: {{ $jwt.cachedTokens | int64 }}}
+    {{- end }}
     remote_jwks:
       http_uri:
         uri: http://{{ $jwt.service }}{{ $jwt.jwksPath }}

@@ -78,7 +78,7 @@ class Settings(DatabaseSettings):
 
     # One key, or several separated by commas: the first seals, all of them open.
     key_encryption_key: SecretStr | None = None
-    # Longer than every cache of the key set between here and a verifier (Envoy and chassis: 300).
+    # Longer than every cache of the key set between here and a verifier (Envoy and chassis: 30).
     key_publish_ahead_seconds: float = Field(default=600, ge=0)
     key_reload_seconds: float = Field(default=2, gt=0, le=30)
 

@@ -142,7 +142,7 @@ class ServiceSettings(BaseSettings):
     auth_url: str = "http://auth"
     jwks_url: str = ""
     token_leeway_seconds: NonNegativeFloat = 10
-    jwks_refresh_seconds: PositiveFloat = 300
+    jwks_refresh_seconds: PositiveFloat = 30
     jwks_min_refresh_seconds: PositiveFloat = 10
     client_id: str = ""
     client_secret: SecretStr | None = None
