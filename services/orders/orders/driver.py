@@ -180,7 +180,11 @@ class Driver:
             # A peer that is away comes back by itself; a mistake of the deployment does not.
             level = "info" if isinstance(exc, PeerError) else "error"
             getattr(self._runtime.log, level)(
-                "saga.put_off", order=order.id, step=step.value, attempt=order.attempt, why=str(exc)
+                "saga.put_off",
+                order_id=order.id,
+                step=step.value,
+                attempt=order.attempt,
+                why=str(exc),
             )
             return self._put_off(order)
         after = advance(order, event)
@@ -265,4 +269,4 @@ class Driver:
             except store.StaleOrderError:
                 pass
             except Exception:
-                self._runtime.log.exception("saga.lease_not_returned", order=stored.id)
+                self._runtime.log.exception("saga.lease_not_returned", order_id=stored.id)

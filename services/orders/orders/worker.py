@@ -58,7 +58,7 @@ class Recovery:
                 order = await self._driver.drive(order)
             except Exception:
                 # The order is put off with a delay; the others must not wait for it.
-                self._runtime.log.exception("saga.failed", order=order.id)
+                self._runtime.log.exception("saga.failed", order_id=order.id)
             settled.append(next_step(order) is None)
 
         async with anyio.create_task_group() as tasks:

@@ -1,5 +1,7 @@
 """Peers fail for real: refused, slow, resetting, answering 500, losing answers. Orders do not."""
 
+import logging
+
 import anyio
 import httpx2
 import pytest
@@ -30,6 +32,20 @@ async def test_inventory_away_at_order_time(world):
 
         await world.eventually(both)
         assert len(await world.told("u1")) == 2
+
+
+async def test_the_log_names_the_order_whose_saga_was_put_off(world, caplog):
+    """By `order_id`, which the runbook tells to look for."""
+    async with world.orders() as client:
+        world.inventory.refuse()
+        with caplog.at_level(logging.INFO):
+            order = (await client.post("/v1/orders", json=world.lines(desk=1))).json()
+        world.inventory.open()
+        assert (await world.settled(client, order["id"]))["status"] == "confirmed"
+    lines = [record.msg for record in caplog.records if isinstance(record.msg, dict)]
+    told = [line for line in lines if line["event"] == "saga.put_off"]
+    assert told
+    assert {line["order_id"] for line in told} == {order["id"]}
 
 
 async def test_an_open_breaker_does_not_delay_the_recovery(world):
