@@ -76,12 +76,15 @@ async def set_stock(
     """Set the units on hand, as after counting the shelf; 201 for an item without a stock so far.
 
     Units that reservations hold cannot be counted away: fewer than those is a 409. `If-Match` is
-    optional and makes the write depend on the stock being as it was read.
+    optional and makes the write depend on the stock being as it was read; `*`, on there being one.
     """
     version = None
     if if_match is not None:
         level = await stock.get(session, item_id)
-        version = level.version if level else 0
+        if level is None:
+            # Also for `*`: it asks for a stock that is there.
+            raise _failed(f"Item {item_id} was never stocked.")
+        version = level.version
         require_match(if_match, version)
     cause = Cause(runtime.clock.now(), actor=caller.subject)
     try:
@@ -89,7 +92,7 @@ async def set_stock(
             session, item_id, body.on_hand, cause, version=version
         )
     except stock.StaleError:
-        raise Problem(412, detail="The stock changed since it was read.") from None
+        raise _failed("The stock changed since it was read.") from None
     except stock.StockHeldError as error:
         raise Problem(
             409,
@@ -124,6 +127,10 @@ async def restock(
     level = await stock.restock(session, item_id, body.quantity, cause)
     headers = {"ETag": etag(level.version)}
     return await idempotency.complete(session, 200, Stock.of(level), headers)
+
+
+def _failed(detail: str) -> Problem:
+    return Problem(412, detail=detail, type="urn:slipway:problem:precondition-failed")
 
 
 def _shown(level: stock.Level, status: int = 200) -> Response:

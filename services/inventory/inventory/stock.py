@@ -163,13 +163,13 @@ async def set_level(
 
     Raises:
         StockHeldError: more units than that are held for reservations.
-        StaleError: `version` is given and is not the current one (0: not stocked yet).
+        StaleError: `version` is given and is not the current one.
     """
     created = await _ensure(session, item_id, cause.at)
     # The difference is only right as long as nobody else moves this item.
     level = await get(session, item_id, lock=True)
     assert level is not None
-    if version is not None and version != (0 if created else level.version):
+    if version is not None and (created or version != level.version):
         raise StaleError(item_id)
     if on_hand < level.held:
         raise StockHeldError(level)

@@ -91,6 +91,22 @@ async def test_a_count_may_depend_on_what_was_read(client, writer, reserve, prob
     await adds_up()
 
 
+async def test_a_count_of_nothing_depends_on_nothing(client, writer, level, problem, adds_up):
+    """No tag and not `*` either fits an item that was never stocked (RFC 9110, section 13.1.1)."""
+    for tag in ("*", '"0"', '"1"'):
+        headers = {**writer, "If-Match": tag}
+        refused = await client.put("/v1/stock/mug", json={"on_hand": 5}, headers=headers)
+        problem(refused, 412, "precondition-failed")
+    assert (await client.get("/v1/stock/mug")).status_code == 404
+    made = await client.put("/v1/stock/mug", json={"on_hand": 5}, headers=writer)
+    assert made.status_code == 201
+    headers = {**writer, "If-Match": "*"}
+    counted = await client.put("/v1/stock/mug", json={"on_hand": 7}, headers=headers)
+    assert counted.status_code == 200
+    assert await level("mug") == (7, 0)
+    await adds_up()
+
+
 async def test_a_restock_with_a_key_adds_once(client, writer, level, problem, adds_up):
     """50 requests at once with the same key add once; another body with the key is refused."""
     headers = {**writer, "Idempotency-Key": "delivery-17"}
