@@ -18,6 +18,9 @@ async def test_both_documents_describe_this_server(api: Any) -> None:
             "refresh_token",
             "client_credentials",
         }
+        # What the gateway routes; a page of documentation is none of it.
+        own = {name for name, value in document.items() if "http://auth.test/" in str(value)}
+        assert own == {"jwks_uri", "token_endpoint", "revocation_endpoint"}
         keys = document["jwks_uri"].removeprefix("http://auth.test")
         assert (await api.http.get(keys)).status_code == 200
         for name in ("token_endpoint", "revocation_endpoint"):

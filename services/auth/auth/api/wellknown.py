@@ -39,7 +39,6 @@ async def oauth_metadata(auth: AuthDep, response: Response) -> dict[str, Any]:
         "grant_types_supported": ["password", "refresh_token", "client_credentials"],
         "response_types_supported": [],
         "scopes_supported": sorted({*USER_SCOPES, *LOGIN_SCOPES, *ADMIN_SCOPES, *SERVICE_SCOPES}),
-        "service_documentation": f"{issuer}/docs",
     }
 
 
