@@ -126,13 +126,15 @@ def test_guessed_keys_do_not_flood_auth(
 
 
 def test_sign_in_is_stricter_and_by_address(start_gateway: Callable[..., Gateway]):
-    """The tree's own limits: 20 at once on /v1/token, then 429, while other paths go on."""
+    """The tree's own limits: 20 at once wherever a password is checked, then 429; others go on."""
     # Auth is away and nothing is retried, so that the answers come quickly on a busy machine.
     (port,) = free_ports(1)
     retries = {"attempts": 0, "budgetPercent": 20, "minConcurrency": 3}
-    gateway = start_gateway({"upstream": {"retries": retries}}, {"auth": f"127.0.0.1:{port}"})
-    for path in ("/v1/token", "/v1/users", "/login/"):
-        answers = gateway.repeat("POST", path, 60)
+    gateway = start_gateway(
+        {"upstream": {"retries": retries}}, dict.fromkeys(("auth", "info"), f"127.0.0.1:{port}")
+    )
+    for path in ("/v1/token", "/v1/users", "/login/", "/info/"):
+        answers = gateway.repeat("GET" if path == "/info/" else "POST", path, 60)
         assert answers[:20] == [503] * 20, path
         assert answers.count(429) >= 20, path
     # The versions of a path share the bucket.
