@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib import import_module
 from typing import Any
@@ -39,11 +39,18 @@ from chassis.workers import Worker
 class ServiceApp(FastAPI):
     """FastAPI inside the request middleware, so that nothing of a request escapes it."""
 
-    def __init__(self, runtime: Runtime, versions: Sequence[ApiVersion], **options: Any) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        versions: Sequence[ApiVersion],
+        around: Callable[[ASGIApp], ASGIApp] | None,
+        **options: Any,
+    ) -> None:
         super().__init__(**options)
         self.state.runtime = runtime
         self._runtime = runtime
         self._versions = versions
+        self._around = around
         self._entry: ASGIApp = super().__call__
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -63,6 +70,8 @@ class ServiceApp(FastAPI):
         self._entry = _middleware(
             self, self._runtime, self._versions, whole, whole if self.user_middleware else short
         )
+        if self._around is not None:
+            self._entry = self._around(self._entry)
         return guarded(super().build_middleware_stack(), self._runtime.settings.max_body_bytes)
 
     def openapi(self) -> dict[str, Any]:
@@ -85,6 +94,7 @@ def create_app(
     consumers: Mapping[str, EventHandler] | None = None,
     workers: Mapping[str, Worker] | None = None,
     setup: Setup | None = None,
+    around: Callable[[ASGIApp], ASGIApp] | None = None,
     clock: Clock | None = None,
     span_exporter: SpanExporter | None = None,
 ) -> FastAPI:
@@ -102,6 +112,7 @@ def create_app(
         consumers: handlers by CloudEvent type, served at `POST /events`.
         workers: background loops by name; restarted when they fail, cancelled at the end.
         setup: opens and closes the service's own resources, once its database is migrated.
+        around: puts a layer around everything; it sees each answer as it leaves, errors too.
         clock: replaces the system's, for tests.
         span_exporter: replaces the OTLP exporter, for tests.
     """
@@ -127,6 +138,7 @@ def create_app(
     app = ServiceApp(
         runtime,
         versions,
+        around,
         title=title,
         description=description,
         version=settings.version,

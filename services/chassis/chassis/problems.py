@@ -25,6 +25,8 @@ from chassis.logs import get_logger
 
 MEDIA_TYPE = "application/problem+json"
 VALIDATION_TYPE = "urn:slipway:problem:validation"
+MAX_ERRORS = 100
+"""How many fields one answer names: a body of a megabyte may have a hundred thousand bad ones."""
 MALFORMED_TYPE = "urn:slipway:problem:malformed-body"
 
 _log = get_logger("chassis.problems")
@@ -158,7 +160,10 @@ async def _on_validation_error(request: Request, exc: Exception) -> Response:
 
 
 def validation_problem(errors: Sequence[Any]) -> Problem:
-    """Return the problem of these pydantic errors: 400 for malformed JSON, else 422."""
+    """Return the problem of these pydantic errors: 400 for malformed JSON, else 422.
+
+    It names the first `MAX_ERRORS`.
+    """
     malformed = next((error for error in errors if error["type"] == "json_invalid"), None)
     if malformed is not None:
         return Problem(
@@ -172,7 +177,7 @@ def validation_problem(errors: Sequence[Any]) -> Problem:
         type=VALIDATION_TYPE,
         errors=[
             {"loc": list(error["loc"]), "message": error["msg"], "type": error["type"]}
-            for error in errors
+            for error in errors[:MAX_ERRORS]
         ],
     )
 

@@ -46,6 +46,11 @@ async def form(name: Annotated[str, Form()]) -> dict[str, str]:
     return {"name": name}
 
 
+@router.post("/numbers")
+async def numbers(numbers: list[int]) -> int:
+    return sum(numbers)
+
+
 @router.delete("/{item_id}", status_code=204)
 async def delete(item_id: int) -> None:
     """Delete nothing."""
@@ -146,6 +151,13 @@ def check_problem(response: httpx2.Response, status: int) -> dict[str, Any]:
     assert body["request_id"] == response.headers["x-request-id"]
     assert len(body["trace_id"]) == 32
     return body
+
+
+async def test_of_many_validation_errors_the_first_are_named(client: httpx2.AsyncClient) -> None:
+    """Else the answer to a megabyte would be many of them."""
+    answer = await client.post("/v1/items/numbers", json=[1, *["x"] * 1000])
+    assert answer.status_code == 422
+    assert [error["loc"][1] for error in answer.json()["errors"]] == list(range(1, 101))
 
 
 async def test_a_validation_error_names_each_field(client: httpx2.AsyncClient) -> None:

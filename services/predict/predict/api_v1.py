@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import APIRouter, Request, Response
 from pydantic import ValidationError
 from pydantic_core import to_json
 
-from chassis.problems import Problem, problems, validation_problem
+from chassis.problems import Problem, problems
 from chassis.security import requires
 from predict.schemas import (
     ChangesShown,
@@ -17,7 +15,7 @@ from predict.schemas import (
     Predictions,
     PredictRequest,
 )
-from predict.service import RegistryDep, compute, find, registry_of
+from predict.service import RegistryDep, compute, find, invalid, registry_of
 from predict.sources import SourceError
 
 MAY_PREDICT = requires("predict")
@@ -44,19 +42,20 @@ async def predict(request: Request) -> Response:
     """Predict one row or up to 1000.
 
     Regression gives a `value`, with an `interval` if the model has one; classification a `label`
-    and the `probabilities`. A 422 answer holds the schema of the model's rows.
+    and the `probabilities`. A 422 answer holds the schema of the model's rows, and what is wrong
+    with the first row that does not fit.
     """
     # Read by hand: which schema a body must fit depends on the model that it names.
     try:
         asked = PredictRequest.model_validate_json(await request.body())
     except ValidationError as error:
-        raise _refused(error, []) from None
+        raise invalid(error) from None
     model = find(registry_of(request), asked.model, asked.version)
     try:
         rows = model.rows.read(asked.features)
     except ValidationError as error:
         model.metrics.answered("invalid", 1)
-        problem = _refused(error, ["features"])
+        problem = invalid(error, "features")
         problem.extensions["schema"] = model.rows.schema
         raise problem from None
     outputs = await compute(model, rows)
@@ -105,11 +104,3 @@ async def look_for_models(registry: RegistryDep) -> ChangesShown:
     except SourceError as error:
         raise Problem(503, detail=f"The models cannot be read: {error}.") from None
     return ChangesShown(loaded=changes.loaded, refused=changes.refused, removed=changes.removed)
-
-
-def _refused(error: ValidationError, below: list[str]) -> Problem:
-    errors: list[dict[str, Any]] = [
-        {**each, "loc": ["body", *below, *each["loc"]]}
-        for each in error.errors(include_url=False, include_input=False)[:100]
-    ]
-    return validation_problem(errors)

@@ -1,27 +1,25 @@
 """Version 2 of the API is the Open Inference Protocol v2, REST, in JSON.
 
 Errors are problems (RFC 9457) with a member `error`, which is all that the protocol asks of them;
-`install_error_member` sees to that. The server's metadata and health may be read by everybody.
+`ErrorMember` sees to that. The server's metadata and health may be read by everybody.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field, ValidationError
 from pydantic_core import to_json
-from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chassis import RuntimeDep
-from chassis.problems import MEDIA_TYPE, Problem, problems, validation_problem
+from chassis.problems import MEDIA_TYPE, Problem, problems
 from chassis.security import requires
 from predict.model import Model
 from predict.registry import Registry
-from predict.service import RegistryDep, compute, find, registry_of
+from predict.service import RegistryDep, compute, find, invalid, registry_of
 from predict.tensors import (
     InferRequest,
     InferResponse,
@@ -36,8 +34,6 @@ from predict.tensors import (
 
 MAY_PREDICT = requires("predict")
 PREFIX = "/v2"
-
-Handler = Callable[[Request, Exception], Awaitable[Response]]
 
 _BINARY_HEADER = "Inference-Header-Content-Length"
 
@@ -180,10 +176,7 @@ async def _infer(model: Model, request: Request) -> Response:
         rows = read(model.rows, asked.inputs)
     except ValidationError as error:
         model.metrics.answered("invalid", 1)
-        errors = error.errors(include_url=False, include_input=False)[:100]
-        raise validation_problem(
-            [{**each, "loc": ["body", *each["loc"]]} for each in errors]
-        ) from None
+        raise invalid(error) from None
     except Problem:
         model.metrics.answered("invalid", 1)
         raise
@@ -197,21 +190,51 @@ async def _infer(model: Model, request: Request) -> Response:
     return Response(to_json(answer), media_type="application/json")
 
 
-def install_error_member(app: FastAPI) -> None:
-    """Give every problem below `/v2` the member `error`, which the protocol's clients read."""
-    for kind in (Problem, HTTPException, RequestValidationError):
-        app.add_exception_handler(kind, _with_error(app.exception_handlers[kind]))
+class ErrorMember:
+    """Pure ASGI: gives every problem below `/v2` the member `error`, for the protocol's clients.
+
+    Around everything, because some problems come from before the routes or from after them.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        held: Message | None = None
+        body = b""
+
+        async def send_with_error(message: Message) -> None:
+            nonlocal held, body
+            if message["type"] == "http.response.start" and _is_our_problem(scope, message):
+                held = message  # its length is not known yet
+            elif held is None:
+                await send(message)
+            else:
+                body += message.get("body", b"")
+                if not message.get("more_body", False):
+                    await send_problem(held, body)
+
+        async def send_problem(start: Message, text: bytes) -> None:
+            problem = json.loads(text)
+            problem["error"] = problem.get("detail") or problem["title"]
+            text = json.dumps(problem).encode("ascii")
+            headers = [each for each in start["headers"] if each[0].lower() != b"content-length"]
+            headers.append((b"content-length", str(len(text)).encode("ascii")))
+            await send({**start, "headers": headers})
+            await send({"type": "http.response.body", "body": text})
+
+        await self._app(scope, receive, send_with_error)
 
 
-def _with_error(handler: Any) -> Handler:
-    async def handle(request: Request, error: Exception) -> Response:
-        answer: Response = await handler(request, error)
-        path = request.url.path
-        if answer.media_type != MEDIA_TYPE or not (path == PREFIX or path.startswith(PREFIX + "/")):
-            return answer
-        problem = json.loads(bytes(answer.body))
-        problem["error"] = problem.get("detail") or problem["title"]
-        headers = {k: v for k, v in answer.headers.items() if k != "content-length"}
-        return Response(json.dumps(problem), answer.status_code, headers, MEDIA_TYPE)
-
-    return handle
+def _is_our_problem(scope: Scope, start: Message) -> bool:
+    path = scope["path"]  # by now that of the version which serves, if a header chose it
+    if path != PREFIX and not path.startswith(PREFIX + "/"):
+        return False
+    return scope["method"] != "HEAD" and any(
+        name.lower() == b"content-type" and value == MEDIA_TYPE.encode("ascii")
+        for name, value in start.get("headers", ())
+    )

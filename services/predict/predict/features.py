@@ -8,12 +8,15 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, create_model
+from pydantic import BaseModel, ConfigDict, FailFast, Field, TypeAdapter, create_model
 
 from predict.card import Feature, ModelCard, Scalar
 from predict.settings import MAX_ROWS
 
 Matrix = NDArray[np.float64]
+
+MAX_INTEGER = 2.0**53
+"""Beyond it a float is no longer the integer that was sent."""
 
 _MAX_ERRORS = 100
 
@@ -31,7 +34,7 @@ class Rows:
         self.schema: dict[str, Any] = row.model_json_schema()
         self._one: TypeAdapter[BaseModel] = TypeAdapter(row)
         self._many: TypeAdapter[list[BaseModel]] = TypeAdapter(
-            Annotated[list[row], Field(min_length=1, max_length=MAX_ROWS)]  # type: ignore[valid-type, arg-type]  # made at run time
+            Annotated[list[row], Field(min_length=1, max_length=MAX_ROWS), FailFast()]  # type: ignore[valid-type, arg-type]  # made at run time
         )
         self._values: Callable[[Any], Any] = attrgetter(*(f"f_{name}" for name in self.names))
         # Numbers go as they are; a category goes by its position.
@@ -45,7 +48,8 @@ class Rows:
         """Return the matrix of one row, or of a list of 1 to 1000 rows.
 
         Raises:
-            pydantic.ValidationError: a value is missing, unknown, of another type or out of range.
+            pydantic.ValidationError: in the first row that does not fit, a value is missing,
+                unknown, of another type or out of range.
         """
         if isinstance(features, Mapping):
             return self._matrix([self._one.validate_python(features)])
@@ -113,10 +117,7 @@ def _type(feature: Feature) -> Any:
 def _field(feature: Feature) -> Any:
     told: dict[str, Any] = {"alias": feature.name}
     if feature.type in {"number", "integer"}:
-        # Beyond 2**53 a float is no longer the integer that was sent.
-        bound = 2.0**53 if feature.type == "integer" else None
-        low = feature.min if feature.min is not None else bound and -bound
-        high = feature.max if feature.max is not None else bound
+        low, high = _bounds(feature)
         told |= {"ge": low, "le": high}
     if feature.type == "number":
         told["allow_inf_nan"] = False
@@ -127,9 +128,15 @@ def _field(feature: Feature) -> Any:
     return Field(default=... if feature.default is None else feature.default, **told)
 
 
+def _bounds(feature: Feature) -> tuple[float | None, float | None]:
+    bound = MAX_INTEGER if feature.type == "integer" else None
+    low = feature.min if feature.min is not None else bound and -bound
+    return low, feature.max if feature.max is not None else bound
+
+
 def _violations(feature: Feature, column: Matrix) -> list[tuple[str, NDArray[np.bool_]]]:
     found: list[tuple[str, NDArray[np.bool_]]] = [("is not finite", ~np.isfinite(column))]
-    low, high = feature.min, feature.max
+    low, high = _bounds(feature)
     if feature.type == "boolean":
         low, high = 0.0, 1.0
     elif feature.type == "category":

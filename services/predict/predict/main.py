@@ -34,8 +34,8 @@ def create_app(settings: Settings | None = None, *, clock: Clock | None = None) 
         routers=[api_v1.internal],
         workers={"models": watch},
         setup=setup,
+        around=api_v2.ErrorMember,
         clock=clock,
     )
-    api_v2.install_error_member(app)
     describe_models(app)
     return app

@@ -9,8 +9,10 @@ from contextlib import asynccontextmanager, suppress
 from typing import Annotated
 
 from fastapi import Depends, Request
+from pydantic import ValidationError
 
 from chassis import Problem, Runtime, RuntimeDep, SettingsError, get_runtime
+from chassis.problems import validation_problem
 from predict.batcher import BatchLimits, ExpiredError, QueueFullError
 from predict.drift import DriftLimits
 from predict.features import Matrix
@@ -26,6 +28,8 @@ UNAVAILABLE_TYPE = "urn:slipway:problem:model-unavailable"
 OVERLOADED_TYPE = "urn:slipway:problem:overloaded"
 EXPIRED_TYPE = "urn:slipway:problem:deadline-exceeded"
 FAILED_TYPE = "urn:slipway:problem:model-failed"
+
+_MAX_DESCRIBED = 500
 
 
 class Predictor:
@@ -166,6 +170,19 @@ def find(registry: Registry, name: str | None, version: str | None) -> Model:
         raise Problem(
             503, detail=str(error), type=UNAVAILABLE_TYPE, headers={"Retry-After": "30"}
         ) from None
+
+
+def invalid(error: ValidationError, *below: str) -> Problem:
+    """Return the problem of a body, or of what lies `below` in it, that does not fit.
+
+    Many errors are only counted: to describe them all takes seconds, on the event loop.
+    """
+    count = error.error_count()
+    if count > _MAX_DESCRIBED:
+        told = f"{count} things do not fit; too many to name them"
+        return validation_problem([{"loc": ["body", *below], "msg": told, "type": "too_many"}])
+    found = error.errors(include_url=False, include_input=False)
+    return validation_problem([{**each, "loc": ["body", *below, *each["loc"]]} for each in found])
 
 
 async def compute(model: Model, rows: Matrix) -> Outputs:

@@ -8,14 +8,14 @@ shape [rows, number of features], numbers in the order of the features.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field
 
 from chassis.problems import VALIDATION_TYPE, Problem
 from predict.card import Feature
-from predict.features import Matrix, Rows
+from predict.features import MAX_INTEGER, Matrix, Rows
 from predict.model import Model
 from predict.runtimes import Outputs
 from predict.settings import MAX_ROWS
@@ -32,7 +32,21 @@ _ACCEPTED = {
 }
 _BITS = {name: int(name.lstrip("UINT")) for name in _WHOLE}
 
-Parameters = dict[str, bool | int | float | str]
+_MAX_PARAMETERS = 100
+
+
+def _few(parameters: Any) -> Any:
+    # Counted before they are looked at: each bad one would be several errors.
+    if isinstance(parameters, dict) and len(parameters) > _MAX_PARAMETERS:
+        raise ValueError(f"there are more than {_MAX_PARAMETERS} parameters")
+    return parameters
+
+
+Parameters = Annotated[
+    dict[str, bool | int | float | str],
+    Field(max_length=_MAX_PARAMETERS),
+    BeforeValidator(_few),
+]
 
 
 class InputTensor(BaseModel):
@@ -59,8 +73,8 @@ class InferRequest(BaseModel):
 
     id: str | None = Field(default=None, max_length=200, description="Given back in the answer.")
     parameters: Parameters = {}
-    inputs: list[InputTensor] = Field(min_length=1, max_length=1000)
-    outputs: list[WantedOutput] = Field(
+    inputs: Annotated[list[InputTensor], FailFast()] = Field(min_length=1, max_length=1000)
+    outputs: Annotated[list[WantedOutput], FailFast()] = Field(
         default=[], max_length=100, description="Left out: all outputs."
     )
 
@@ -255,10 +269,18 @@ def _flat(tensor: InputTensor, position: int) -> list[Any]:
     allowed = _PYTHON.get(tensor.datatype, {int})
     if not {type(value) for value in data} <= allowed:
         raise refused([where], f"{tensor.name}: an element is no {tensor.datatype}")
+    told = f"{tensor.name}: an element is outside of {tensor.datatype}"
     if tensor.datatype in _WHOLE:
         low, high = _range(tensor.datatype)
         if min(data) < low or max(data) > high:
-            raise refused([where], f"{tensor.name}: an element is outside of {tensor.datatype}")
+            raise refused([where], told)
+        if any(abs(value) > MAX_INTEGER for value in data):
+            raise refused([where], f"{tensor.name}: an element is beyond 2**53, and not exact here")
+    elif float in allowed:
+        try:
+            return [float(value) for value in data]
+        except OverflowError:  # an integer of some hundred digits
+            raise refused([where], told) from None
     return data
 
 

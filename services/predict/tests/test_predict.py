@@ -66,6 +66,7 @@ BAD_ROWS: dict[str, tuple[Any, list[Any]]] = {
     "no number": ('{"features": {"a": NaN}}', ["a"]),
     "no finite number": ('{"features": {"a": 1e999}}', ["a"]),
     "one bad row of two": ([{"a": 1}, {"a": []}], [1, "a"]),
+    "an integer of 401 digits": ({"a": 10**400}, ["a"]),
     "a row that is none": ([{"a": 1}, 2], [1]),
 }
 
@@ -89,6 +90,29 @@ async def test_what_does_not_fit_is_422_with_the_schema(
         counted = 'predictions_total{model="sum",outcome="invalid",version="1"}'
         assert await helpers.metric(client, counted) == 1
         assert await helpers.metric(client, counted.replace("invalid", "ok")) == 0
+
+
+async def test_many_errors_are_not_all_told(world: Any) -> None:
+    """Those of the first row that does not fit; and more than hundreds are only counted."""
+    world.write()
+    async with world.client() as client:
+        rows: list[Any] = [{"a": 1}, *[{"a": "x", "b": "y"}] * 999]
+        answer = await client.post("/v1/predict", json={"features": rows})
+        told = [each["loc"] for each in answer.json()["errors"]]
+        assert told == [["body", "features", 1, "a"], ["body", "features", 1, "b"]]
+        unknown = dict.fromkeys(map(str, range(300)))
+        answer = await client.post("/v1/predict", json={"features": {"a": 1, **unknown}})
+        assert len(answer.json()["errors"]) == 100
+        unknown = dict.fromkeys(map(str, range(20_000)))
+        for body, where in (
+            ({"features": {"a": 1, **unknown}}, ["body", "features"]),
+            ({"features": {"a": 1}, **unknown}, ["body"]),
+        ):
+            answer = await client.post("/v1/predict", json=body)
+            assert answer.status_code == 422
+            [one] = answer.json()["errors"]
+            assert (one["loc"], one["type"]) == (where, "too_many")
+            assert one["message"] == "20000 things do not fit; too many to name them"
 
 
 @pytest.mark.parametrize(

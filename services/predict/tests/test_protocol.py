@@ -11,6 +11,8 @@ import jsonschema
 import pytest
 import yaml
 
+from predict import api_v2
+
 PROTOCOL = yaml.safe_load(Path(__file__).with_name("open_inference_rest.yaml").read_text())
 INFER = "/v2/models/sum/infer"
 
@@ -129,6 +131,15 @@ BAD: dict[str, tuple[Any, int, str]] = {
     "a fraction in an integer": ([tensor("a", [1.5], "INT32")], 422, "is no INT32"),
     "beyond the datatype": ([tensor("a", [200], "INT8")], 422, "outside of INT8"),
     "below zero, unsigned": ([tensor("a", [-1], "UINT8")], 422, "outside of UINT8"),
+    "beyond what a float holds": ([tensor("a", [10**400])], 422, "outside of FP64"),
+    "the same, as a matrix": (
+        [tensor("features", [1, -(10**400)], "FP32", shape=[1, 2])], 422, "outside of FP32"),
+    "a number that a parser may refuse": ([tensor("a", [10**4000])], 422, "outside of FP64"),
+    "beyond exact integers": ([tensor("a", [2**53 + 1], "INT64")], 422, "beyond 2**53"),
+    "and below them": ([tensor("a", [-(2**53) - 1], "INT64")], 422, "beyond 2**53"),
+    "too many parameters": (
+        [{**tensor("a", [1]), "parameters": dict.fromkeys(map(str, range(101)))}],
+        422, "more than 100 parameters"),
     "too few elements": ([tensor("a", [1], shape=[2])], 422, "do not fill the shape [2]"),
     "rows that differ": ([tensor("a", [1]), tensor("b", [1, 2])], 422, "the rows are 1"),
     "ragged": ([tensor("features", [[1, 2], [3]], shape=[2, 2])], 422, "not of shape [2, 2]"),
@@ -162,11 +173,41 @@ async def test_what_does_not_fit_is_said(world: Any, helpers: Any, name: str) ->
         assert await helpers.metric(client, counted) == 1
 
 
-async def test_every_error_has_the_protocols_member(world: Any) -> None:
-    """Also those that come from before the handler; the other API's errors stay as they are."""
+async def test_a_body_of_many_errors_is_refused_without_telling_them_all(world: Any) -> None:
+    """To describe a hundred thousand takes seconds, in which nobody else is answered."""
     world.write()
-    body = {"inputs": [tensor("a", [1])]}
+    bad = [{"name": 1, "shape": ["x"], "datatype": 2, "data": 3} for _ in range(1000)]
+    wide = {**tensor("a", [1]), "data": 1, "parameters": dict.fromkeys(map(str, range(100)))}
+    many = {**wide, "parameters": dict.fromkeys(map(str, range(30_000)))}
     async with world.client() as client:
+
+        async def refused(body: Any) -> list[Any]:
+            answer = await client.post(INFER, json=body)
+            assert answer.status_code == 422
+            errors: list[Any] = answer.json()["errors"]
+            return errors
+
+        assert {tuple(each["loc"][:3]) for each in await refused({"inputs": bad})} == {
+            ("body", "inputs", 0)
+        }
+        assert len(await refused({"inputs": [many]})) == 2
+        assert len(await refused({"inputs": [wide]})) == 100
+        wanted = [{"name": 1, "parameters": wide["parameters"]} for _ in range(100)]
+        [one] = await refused({"inputs": [wide], "outputs": wanted})
+        assert one["message"] == "802 things do not fit; too many to name them"
+
+
+async def test_every_error_has_the_protocols_member(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also those from before the routes and after; the other API's errors stay as they are."""
+    world.write()
+
+    def fails(*_: Any) -> None:
+        raise RuntimeError("not foreseen")
+
+    body = {"inputs": [tensor("a", [1])]}
+    async with world.client(max_body_bytes=2000) as client:
         answers = [
             await client.post(INFER, json=body, headers={"Authorization": ""}),
             await client.post(INFER, json=body, headers={"Authorization": "Bearer x"}),
@@ -178,11 +219,21 @@ async def test_every_error_has_the_protocols_member(world: Any) -> None:
             await client.post(
                 INFER, content=b"{}\x00\x00", headers={"Inference-Header-Content-Length": "2"}
             ),
+            await client.post(INFER, content=b" " * 2001),
+            await client.post(INFER, json=body, headers={"X-Request-Timeout-Ms": "0"}),
+            await client.get("/v2/models/%00"),
+            await client.get("/models/nope", headers={"X-API-Version": "v2"}),
         ]
+        monkeypatch.setattr(api_v2, "write", fails)
+        answers.append(await client.post(INFER, json=body))
         for answer in answers:
             check("inference_error_response", answer.json())
             assert answer.json()["error"], answer.text
-        assert [each.status_code for each in answers] == [401, 401, 400, 422, 404, 405, 422, 415]
+            assert answer.headers["content-length"] == str(len(answer.content))
+            assert answer.headers["x-request-id"] == answer.json()["request_id"]
+        assert [each.status_code for each in answers] == [
+            401, 401, 400, 422, 404, 405, 422, 415, 413, 504, 422, 404, 500,
+        ]  # fmt: skip
         assert answers[0].headers["www-authenticate"].startswith("Bearer")
         assert "error" not in (await client.get("/v1/models/nope")).json()
 
@@ -212,5 +263,8 @@ async def test_types_other_than_numbers(world: Any) -> None:
         assert "is more than 5" in await infer(flag, tensor("n", [1, 6], "INT64"))
         matrix = tensor("features", [1, 0, 3, 0, 1, 1], shape=[2, 3])
         assert await infer(matrix) == [301.0, 110.0]
+        assert "is less than" in await infer(
+            tensor("features", [1, 0, -(2.0**53) - 2], shape=[1, 3])
+        )
         for bad in ([2, 0, 1, 0, 0, 1], [0.5, 0, 1, 0, 0, 1], [0, 2, 1, 0, 0, 1]):
             assert "a value is" in await infer(tensor("features", bad, shape=[2, 3]))
