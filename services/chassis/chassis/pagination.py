@@ -253,14 +253,19 @@ def keyset(
     the primary key.
 
     Returns:
-        Queries whose rows, one after the other, are the list. Rows without a value have one of
-        their own: no index finds them and those beyond a value in one go.
+        Queries whose rows, one after the other, are the list. If the first column may be null,
+        rows without it have queries of their own: no index finds them and those beyond a value in
+        one go, and read backwards it has them first on PostgreSQL.
     """
-    query = query.order_by(*order)
-    if after is None:
-        return [query]
-    require_fit(after, order)
-    return [query.where(each) for each in _beyond([*zip(map(_key, order), after, strict=True)])]
+    keys = [*map(_key, order)]
+    first = keys[0]
+    query = query.order_by(first.column.desc() if first.descending else first.column, *order[1:])
+    if after is not None:
+        require_fit(after, order)
+        return [query.where(each) for each in _beyond([*zip(keys, after, strict=True)])]
+    if first.nulls_last:
+        return [query.where(first.column.is_not(None)), query.where(first.column.is_(None))]
+    return [query]
 
 
 def _beyond(pairs: Sequence[tuple[_Key, Any]]) -> list[ColumnElement[bool]]:

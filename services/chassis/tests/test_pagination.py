@@ -245,9 +245,13 @@ async def plans(database, order, cursor):
             (Thing.due_at.asc().nulls_last(), Thing.id),
             [("ROW(due_at, id) > ROW(", "due_at>?"), ("due_at IS NULL", "due_at=?")],
         ),
+        (
+            (Thing.due_at.desc().nulls_last(), Thing.id.desc()),
+            [("ROW(due_at, id) < ROW(", "due_at<?"), ("due_at IS NULL", "due_at=?")],
+        ),
         ((Thing.price, Thing.name, Thing.id.desc()), [("price >= ", "price>?")]),
     ],
-    ids=["one direction", "nullable", "mixed"],
+    ids=["one direction", "nullable", "nullable, descending", "mixed"],
 )
 async def test_a_page_enters_the_index_where_it_begins(database, order, entered):
     """A condition that only filters would read the index from its start for each page."""
@@ -262,6 +266,19 @@ async def test_a_page_enters_the_index_where_it_begins(database, order, entered)
         else:
             assert plan.startswith("SEARCH things USING INDEX ")
             assert f"({sqlite})" in plan
+
+
+@pytest.mark.parametrize("column", [Thing.created_at, Thing.due_at])
+async def test_one_index_serves_both_directions(database, column):
+    """Read backwards it has nulls first on PostgreSQL, and last on SQLite."""
+    up, down = column.asc(), column.desc()
+    if column is Thing.due_at:
+        up, down = up.nulls_last(), down.nulls_last()
+    for order in ((up, Thing.id), (down, Thing.id.desc())):
+        for plan in await plans(database, order, None):
+            assert "Index Scan" in plan or "USING INDEX" in plan
+            assert "Sort" not in plan
+            assert "TEMP B-TREE" not in plan
 
 
 async def test_nulls_come_last_in_both_directions(database):

@@ -1,6 +1,11 @@
 """The list: one's own tasks, filters, orders and pages."""
 
 import pytest
+from sqlalchemy import event, text
+
+from chassis.database import Database
+from chassis.pagination import Cursor
+from tasks.query import ListQuery, Sort, find
 
 
 @pytest.fixture
@@ -135,3 +140,40 @@ async def test_a_cursor_belongs_to_its_list_and_its_owner(client, world, make, p
         problem(await client.get("/v1/tasks", params=params), 400, "bad-cursor")
     his = await client.get("/v1/tasks", params=good, headers=world.user("bob"))
     problem(his, 400, "bad-cursor")
+
+
+@pytest.mark.parametrize("sort", Sort)
+async def test_an_index_has_each_order(world, sort):
+    """No page sorts the tasks of its owner, however many they are."""
+    query = ListQuery(
+        status=None,
+        priorities=(),
+        due_after=None,
+        due_before=None,
+        words=(),
+        deleted=False,
+        sort=sort,
+    )
+    statements = []
+    database = Database(world.settings)
+    try:
+        async with database.reading() as session:
+            if database.dialect == "postgresql":
+                await session.execute(text("SET LOCAL enable_seqscan = off"))
+                await session.execute(text("SET LOCAL enable_bitmapscan = off"))
+            connection = await session.connection()
+
+            @event.listens_for(connection.sync_connection, "before_cursor_execute")
+            def note(_connection, _cursor, statement, parameters, *_):
+                statements.append((statement, parameters))
+
+            await find(session, "ada", query, Cursor(None, 20))
+            explain = "EXPLAIN" if database.dialect == "postgresql" else "EXPLAIN QUERY PLAN"
+            for statement, parameters in statements[:]:
+                rows = await connection.exec_driver_sql(f"{explain} {statement}", parameters)
+                plan = str(rows.all())
+                assert f"ix_tasks_owner_{sort.strip('-')}" in plan
+                assert "Sort" not in plan
+                assert "TEMP B-TREE" not in plan
+    finally:
+        await database.close()
