@@ -134,7 +134,10 @@ async def patch_task(
     responses=problems(401, 403, 404, 412, 428),
 )
 async def delete_task(target: WriteTarget, if_match: IfMatch = None) -> Response:
-    """Put a task into the bin, where `?deleted=true` lists it. Needs `If-Match`."""
+    """Put a task into the bin, where `?deleted=true` lists it until it is emptied.
+
+    Needs `If-Match`.
+    """
     return await operations.delete(target, if_match)
 
 

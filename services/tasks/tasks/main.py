@@ -10,6 +10,7 @@ from chassis import ApiVersion, Clock, Runtime, load_settings
 from tasks import metrics
 from tasks.api import router
 from tasks.due_soon import due_soon_worker
+from tasks.emptying import bin_worker
 from tasks.settings import Settings
 
 _DESCRIPTION = """
@@ -18,7 +19,8 @@ exist for them.
 
 A change needs the `ETag` of the state that it is based on in `If-Match`, so that two devices of
 one person do not overwrite each other. Times are RFC 3339 with their offset; answers are in UTC.
-Whoever has a task that falls due within a day is notified of it once.
+Whoever has a task that falls due within a day is notified of it once. A deleted task can be
+restored for thirty days.
 """
 
 
@@ -41,7 +43,7 @@ def create_app(settings: Settings | None = None, *, clock: Clock | None = None) 
         versions=[ApiVersion("v1", router)],
         outbox=True,
         idempotency=True,
-        workers={"due-soon": due_soon_worker},
+        workers={"due-soon": due_soon_worker, "bin": bin_worker},
         setup=_setup,
         clock=clock,
     )

@@ -1,6 +1,6 @@
 """What Prometheus is told about tasks."""
 
-from typing import Literal, cast
+from typing import Literal, cast, get_args
 
 from prometheus_client import CollectorRegistry, Counter
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -8,8 +8,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from chassis.database import after_commit
 from chassis.runtime import Runtime
 
-Event = Literal["created", "changed", "completed", "deleted", "restored", "due_soon"]
-EVENTS: tuple[Event, ...] = ("created", "changed", "completed", "deleted", "restored", "due_soon")
+Event = Literal["created", "changed", "completed", "deleted", "restored", "purged", "due_soon"]
+EVENTS: tuple[Event, ...] = get_args(Event)
 _KEY = "metrics"
 
 

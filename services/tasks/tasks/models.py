@@ -21,6 +21,9 @@ metadata = MetaData(naming_convention=NAMING)
 WAITING = text("reminded = 0 AND status = 'open' AND deleted_at IS NULL")
 """Which tasks may still fall due soon."""
 
+BINNED = text("deleted_at IS NOT NULL")
+"""Which tasks are in the bin."""
+
 tasks = Table(
     "tasks",
     metadata,
@@ -49,4 +52,5 @@ tasks = Table(
     Index("ix_tasks_owner_due_at_id", "owner", "due_at", "id"),
     Index("ix_tasks_owner_priority_id", "owner", "priority", "id"),
     Index("ix_tasks_due_soon", "due_at", sqlite_where=WAITING, postgresql_where=WAITING),
+    Index("ix_tasks_deleted_at", "deleted_at", sqlite_where=BINNED, postgresql_where=BINNED),
 )

@@ -20,3 +20,6 @@ class Settings(EventSettings):
 
     due_soon_batch: int = Field(default=100, ge=1, le=1000)
     """Tasks that are told in one transaction."""
+
+    bin_days: float = Field(default=30.0, gt=0, le=366 * 100)
+    """How long a deleted task can be restored; then it is gone for good."""

@@ -4,11 +4,11 @@ from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import CTE, Row, bindparam, insert, select, update
+from sqlalchemy import CTE, Row, bindparam, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tasks.domain import Content, Priority, Status, Task, folded
-from tasks.models import WAITING, tasks
+from tasks.models import BINNED, WAITING, tasks
 
 _c = tasks.c
 
@@ -118,6 +118,22 @@ async def complete(
             update(tasks).where(_c.id.in_(todo)).values(**done, version=_c.version + 1)
         )
     return todo, found.keys() - todo
+
+
+async def purge(session: AsyncSession, before: datetime, limit: int) -> int:
+    """Delete up to `limit` tasks for good that were put into the bin before then; return how many.
+
+    PostgreSQL passes over the rows that another replica deletes, or their owner restores.
+    """
+    old: CTE = (
+        select(_c.id)
+        .where(BINNED, _c.deleted_at < before)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+        .cte("old")  # evaluated once, as below
+    )
+    gone = await session.execute(delete(tasks).where(_c.id.in_(select(old.c.id))).returning(_c.id))
+    return len(gone.all())
 
 
 async def any_due(session: AsyncSession, until: datetime) -> bool:

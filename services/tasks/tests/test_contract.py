@@ -72,7 +72,12 @@ async def test_the_migrations_make_what_the_models_say(world):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("due_soon_hours", "0"), ("due_soon_poll_seconds", "-1"), ("due_soon_batch", "0")],
+    [
+        ("due_soon_hours", "0"),
+        ("due_soon_poll_seconds", "-1"),
+        ("due_soon_batch", "0"),
+        ("bin_days", "0"),
+    ],
 )
 def test_a_bad_setting_stops_the_start(monkeypatch, name, value):
     """One line that names it."""
