@@ -165,3 +165,22 @@ def test_many_clients_each_keep_their_bucket(
     for _ in range(BURST):
         assert {gateway.get("/v1/items", c).status for c in clients} == {200}
     assert {gateway.get("/v1/items", c).status for c in clients} == {429}
+
+
+def test_an_address_is_bounded_before_its_tokens_are_verified(
+    start_gateway: Callable[..., Gateway], issuer: Issuer
+):
+    """Forged tokens cost a verification each; a flood of them is refused unlooked at."""
+    address = {"requestsPerSecond": 0.01, "burst": 30}
+    gateway = start_gateway({"rateLimits": {"address": address}})
+    forger = Issuer("k1")
+    answers = [gateway.get("/v1/orders", as_user(forger, f"nobody-{n}")) for n in range(40)]
+    statuses = [answer.status for answer in answers]
+    assert 429 not in statuses[:20]
+    assert statuses[30:] == [429] * 10
+    assert int(answers[-1].headers["retry-after"]) >= 1
+    assert answers[-1].problem()["title"] == "Too Many Requests"
+    assert gateway.stat("addresses.http_local_rate_limit.rate_limited") >= 10
+    denied = gateway.stat("http.public.jwt_authn.denied")
+    assert gateway.get("/v1/orders", as_user(issuer, "ann")).status == 429
+    assert gateway.stat("http.public.jwt_authn.denied") == denied

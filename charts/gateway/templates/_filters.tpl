@@ -43,6 +43,11 @@
           metadata_namespace: slipway
           key: trace_id
           regex_value_rewrite: {pattern: {regex: "^00-(.{32})-.*"}, substitution: "\\1"}
+{{- if $values.rateLimits.enabled }}
+- name: addresses.ratelimit
+  typed_config:
+    {{- include "gateway.ratelimit" (dict "prefix" "addresses" "limit" $values.rateLimits.address "by" "address" "quiet" true "root" $) | nindent 4 }}
+{{- end }}
 {{- if $values.apiKeys.enabled }}
 {{- include "gateway.apikeys" . | nindent 0 }}
 {{- end }}
@@ -71,7 +76,7 @@
 {{- if .Values.rateLimits.enabled }}
 - name: apikeys.ratelimit
   typed_config:
-    {{- include "gateway.ratelimit" (dict "prefix" "apikeys" "limit" $keys.rateLimit "by" "apikey" "root" $) | nindent 4 }}
+    {{- include "gateway.ratelimit" (dict "prefix" "apikeys" "limit" $keys.rateLimit "by" "apikey" "quiet" true "root" $) | nindent 4 }}
 {{- end }}
 - name: envoy.filters.http.ext_authz
   typed_config:
@@ -148,7 +153,8 @@ filter_enforced: {default_value: {numerator: 100}, runtime_key: ratelimit_enforc
 token_bucket: {max_tokens: 4294967295, tokens_per_fill: 4294967295, fill_interval: 1s}
 always_consume_default_token_bucket: false
 max_dynamic_descriptors: {{ .root.Values.rateLimits.maxClients | int64 }}
-{{- if ne .by "apikey" }}
+{{- /* The headers tell of one limit: the client's own. */ -}}
+{{- if not .quiet }}
 enable_x_ratelimit_headers: DRAFT_VERSION_03
 {{- end }}
 enable_retry_after_header: true
