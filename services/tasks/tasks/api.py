@@ -42,7 +42,7 @@ async def _read_target(
 async def _write_target(
     task_id: TaskPath, caller: Writer, session: SessionDep, runtime: RuntimeDep
 ) -> Target:
-    return Target(session, runtime, task_id, caller.subject)
+    return Target(session, runtime, task_id, caller.subject, to_change=True)
 
 
 ReadTarget = Annotated[Target, Depends(_read_target)]

@@ -19,7 +19,6 @@ from tasks import domain, store
 from tasks.domain import Content, Status, Task
 from tasks.metrics import Event, metrics_of
 from tasks.schemas import CompleteOut, CompletionOut, Outcome, TaskIn, TaskOut
-from tasks.store import StaleTaskError
 
 # Nobody else's cache may keep a task; the owner's must ask whether it changed, which costs a 304.
 _CACHE = "private, no-cache"
@@ -27,12 +26,16 @@ _CACHE = "private, no-cache"
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The task that a request is about. `owner` is the caller: others' tasks are not found."""
+    """The task that a request is about. `owner` is the caller: others' tasks are not found.
+
+    With `to_change` it is locked: what is judged of it still holds when it is written.
+    """
 
     session: AsyncSession
     runtime: Runtime
     task_id: str
     owner: str
+    to_change: bool = False
 
     async def load(self) -> Task:
         """Return the task.
@@ -41,7 +44,7 @@ class Target:
             Problem: 404, the caller has no such task. Nothing else is looked at before, so that
                 nobody learns from another answer that somebody else has it.
         """
-        task = await store.load(self.session, self.task_id, self.owner)
+        task = await store.load(self.session, self.task_id, self.owner, to_change=self.to_change)
         if task is None:
             raise Problem(404, detail="You have no task with this id.")
         return task
@@ -160,13 +163,6 @@ async def _save(target: Target, before: Task, after: Task, event: Event) -> Task
     """Store a change. The same task again is none: its version and its ETag stay."""
     if after is before:
         return before
-    try:
-        await store.save(target.session, before, after)
-    except StaleTaskError:
-        raise Problem(
-            412,
-            detail="It has changed since; read it again and repeat the change.",
-            type="urn:slipway:problem:precondition-failed",
-        ) from None
+    await store.save(target.session, before, after)
     metrics_of(target.runtime).count(target.session, event)
     return after

@@ -1,4 +1,4 @@
-"""Tasks in the database: every write is guarded by the owner and the version it started from."""
+"""Tasks in the database. Who changes one has locked it before, as its owner."""
 
 from collections.abc import Collection
 from datetime import datetime
@@ -15,13 +15,8 @@ _c = tasks.c
 # Built once: putting a statement together costs more than running it.
 _INSERT = insert(tasks)
 _SELECT = select(tasks).where(_c.id == bindparam("wanted"), _c.owner == bindparam("wanted_owner"))
-_UPDATE = update(tasks).where(
-    _c.id == bindparam("wanted"), _c.version == bindparam("wanted_version")
-)
-
-
-class StaleTaskError(Exception):
-    """The task was changed since it was read; nothing was written."""
+_LOCK = _SELECT.with_for_update()
+_UPDATE = update(tasks).where(_c.id == bindparam("wanted"))
 
 
 def to_task(row: Row[Any]) -> Task:
@@ -73,27 +68,29 @@ async def add(session: AsyncSession, task: Task) -> None:
     await session.execute(_INSERT, {**_values(task), **fixed, "reminded": _nothing_to_tell(task)})
 
 
-async def load(session: AsyncSession, task_id: str, owner: str) -> Task | None:
-    """Return a task of `owner`, also from the bin; None when they have none with this id."""
-    found = await session.execute(_SELECT, {"wanted": task_id, "wanted_owner": owner})
+async def load(
+    session: AsyncSession, task_id: str, owner: str, *, to_change: bool = False
+) -> Task | None:
+    """Return a task of `owner`, also from the bin; None when they have none with this id.
+
+    One that is loaded to be changed is nobody else's to change until the end of the transaction;
+    on SQLite, a session that may write has the database for itself anyway.
+    """
+    statement = _LOCK if to_change else _SELECT
+    found = await session.execute(statement, {"wanted": task_id, "wanted_owner": owner})
     row = found.one_or_none()
     return None if row is None else to_task(row)
 
 
 async def save(session: AsyncSession, before: Task, after: Task) -> None:
-    """Replace `before` by `after`. A new due time will be told anew.
+    """Replace `before`, which was loaded to be changed, by `after`.
 
-    Raises:
-        StaleTaskError: the stored task is no longer `before`.
+    A new due time will be told anew.
     """
     values = _values(after)
-    # Otherwise left alone: the worker writes it beside us, without a new version.
     if after.content.due_at != before.content.due_at:
         values["reminded"] = _nothing_to_tell(after)
-    values |= {"wanted": before.id, "wanted_version": before.version}
-    written = await session.execute(_UPDATE, values)
-    if written.rowcount != 1:  # type: ignore[attr-defined]  # a CursorResult, for DML
-        raise StaleTaskError(before.id)
+    await session.execute(_UPDATE, {**values, "wanted": before.id})
 
 
 async def complete(

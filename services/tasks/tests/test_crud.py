@@ -210,6 +210,20 @@ async def test_two_writers_with_one_etag_one_wins(client, make, based_on):
     assert won.json()["version"] == 2
 
 
+async def test_writers_who_care_for_no_state_all_write(client, make):
+    """`*` holds as long as there is a task, whoever else is just changing it."""
+    task = await make()
+    path = f"/v1/tasks/{task['id']}"
+    answers = await asyncio.gather(
+        *(
+            client.put(path, json={"title": f"n{number}"}, headers={"If-Match": "*"})
+            for number in range(20)
+        )
+    )
+    assert {answer.status_code for answer in answers} == {200}
+    assert sorted(answer.json()["version"] for answer in answers) == list(range(2, 22))
+
+
 async def test_one_idempotency_key_creates_one_task(client, world, problem):
     """Requests at once with the same key: one task, and everybody gets the same answer."""
     headers = {"Idempotency-Key": "8e03978e-40d5-43dd-bc93-6894a57f9324"}

@@ -69,7 +69,7 @@ async def remove(database, owner, ids):
     """Put tasks into the bin."""
     async with database.session() as session:
         for task_id in ids:
-            task = await store.load(session, task_id, owner)
+            task = await store.load(session, task_id, owner, to_change=True)
             await store.save(session, task, domain.deleted(task, START))
 
 
