@@ -608,6 +608,31 @@ async def test_replay_without_ids_is_bad_input(make_runtime, capsys):
     assert capsys.readouterr().err.count("\n") == 2
 
 
+async def test_events_follow_a_subscriber_that_moved(make_runtime, faulty_peer, capsys):
+    """Pending and dead ones, not those that it has had; NEW must be a subscriber."""
+    async with FaultyPeer() as gone:
+        gone.respond(204)
+        before = make_runtime(gone)
+        relay = Relay(before)
+        await send(before, "had")
+        await settle(relay, before)
+        gone.respond(422)
+        await send(before, "dead")
+        await settle(relay, before)
+        old = f"{gone.url}/events"
+    await send(before, "pending")
+    runtime = make_runtime(faulty_peer)
+    new = f"{faulty_peer.url}/events"
+    assert await cli.run(parse("redirect", old, "http://typo/events"), runtime.settings) == 2
+    capsys.readouterr()
+    assert await cli.run(parse("redirect", old, new), runtime.settings) == 0
+    assert capsys.readouterr().out == "redirected 2\n"
+    assert await cli.run(parse("replay", "--all"), runtime.settings) == 0
+    await settle(Relay(runtime), runtime)
+    assert await states(runtime) == [DELIVERED] * 3
+    assert sorted(each.json()["subject"] for each in faulty_peer.requests) == ["dead", "pending"]
+
+
 async def test_a_database_without_an_outbox_is_one_line(make_settings, tmp_path, capsys):
     settings = make_settings(EventSettings, database_url=f"sqlite:///{tmp_path / 'empty.db'}")
     assert await cli.run(parse("list"), settings) == 1

@@ -1,4 +1,4 @@
-"""`python -m chassis outbox <service> list|replay`: look at undelivered events, try them again."""
+"""`python -m chassis outbox <service> list|replay|redirect`: see to undelivered events."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from chassis.settings import EventSettings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare `list [--state STATE] [--limit N]` and `replay ID... | --all`."""
+    """Declare `list [--state STATE] [--limit N]`, `replay ID... | --all`, `redirect OLD NEW`."""
     actions = parser.add_subparsers(dest="action", required=True)
     listing = actions.add_parser("list", help="print events, one line each, oldest first")
     listing.add_argument("--state", choices=[PENDING, DELIVERED, DEAD], default=DEAD)
@@ -24,6 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     replay = actions.add_parser("replay", help="let dead events be tried again")
     replay.add_argument("ids", nargs="*", metavar="ID")
     replay.add_argument("--all", action="store_true", help="every dead event")
+    redirect = actions.add_parser("redirect", help="a subscriber moved: send its events after it")
+    redirect.add_argument("old", metavar="OLD", help="the URL that `list` shows")
+    redirect.add_argument("new", metavar="NEW", help="its URL in the settings")
 
 
 async def run(arguments: argparse.Namespace, settings: EventSettings) -> int:
@@ -31,8 +34,15 @@ async def run(arguments: argparse.Namespace, settings: EventSettings) -> int:
     if arguments.action == "replay" and bool(arguments.ids) == arguments.all:
         print("outbox replay: give message ids, or --all", file=sys.stderr)
         return 2
+    known = {url for urls in settings.subscribers.values() for url in urls}
+    if arguments.action == "redirect" and arguments.new not in known:
+        print("outbox redirect: NEW is no subscriber in the settings", file=sys.stderr)
+        return 2
     database = Database(settings)
     try:
+        if arguments.action == "redirect":
+            print(f"redirected {await redirect(database, arguments.old, arguments.new)}")
+            return 0
         if arguments.action == "list":
             for line in await listing(database, arguments.state, arguments.limit):
                 print(line)
@@ -92,3 +102,18 @@ async def replay(database: Database, ids: Sequence[str] | None) -> set[str]:
         statement = statement.where(outbox.c.id.in_(ids))
     async with database.session() as session:
         return set((await session.scalars(statement)).all())
+
+
+async def redirect(database: Database, old: str, new: str) -> int:
+    """Give what the URL `old` has not had yet to `new`, dead messages too; return how many.
+
+    A row keeps the URL that its subscriber had when it was published.
+    """
+    statement = (
+        update(outbox)
+        .where(outbox.c.subscriber == old, outbox.c.state != DELIVERED)
+        .values(subscriber=new)
+        .returning(outbox.c.seq)
+    )
+    async with database.session() as session:
+        return len((await session.scalars(statement)).all())
