@@ -113,10 +113,10 @@ def test_a_repeated_parameter_keeps_its_values(
         assert http(running.invoke(trigger(Request(query=one))))[2]["items"] == []
 
 
-def get(running: Running, path: str, seconds: float = 30.0, **query: Any) -> tuple[int, Any]:
+def get(running: Running, path: str, *, within: float = 30.0, **query: Any) -> tuple[int, Any]:
     """Read a path of the demo; status and body."""
     request = Request(path=path, query=tuple((k, str(v)) for k, v in query.items()))
-    status, _, body = http(running.invoke(api_gateway_v2(request), seconds=seconds))
+    status, _, body = http(running.invoke(api_gateway_v2(request), seconds=within))
     return status, body
 
 
@@ -201,6 +201,16 @@ def test_a_slow_handler_is_answered_before_lambda_ends_it(start: Start, stubborn
         else {"status": 504}
     )
     assert line["status"] == 504
+
+
+def test_half_an_answer_is_a_500(start: Start) -> None:
+    """When the time is over in the middle of one: not half of it, and no failed invocation."""
+    running = start({}, demo=True)
+    life = get(running, "/life")
+    status, body = get(running, "/half", within=8.0, seconds=60)
+    assert (status, body) == (500, "Internal Server Error")
+    assert "the time was over in the middle of an answer" in running.environment.log
+    assert get(running, "/life") == life
 
 
 def test_a_callers_shorter_budget_stays_shorter(start: Start) -> None:

@@ -205,36 +205,46 @@ class Function:
         A scheduled event of EventBridge runs the jobs that are loops elsewhere.
 
         Raises:
+            ExceptionGroup: of the jobs that failed, so that Lambda counts an error and tries again.
             RuntimeError: an event of another kind.
         """
+        try:
+            return self._handle(event, context)
+        finally:
+            self._flush(context)
+
+    def _handle(self, event: dict[str, Any], context: Context) -> dict[str, Any]:
         if event.get("source") == "aws.events" or event.get("detail-type") == "Scheduled Event":
-            answer: dict[str, Any] = self._loop.run_until_complete(self._run_jobs(context))
-        else:
-            answer = self._mangum(event, cast("Any", context))
-        self._flush(context)
+            return self._loop.run_until_complete(self._run_jobs(context))
+        answer: dict[str, Any] = self._mangum(event, cast("Any", context))
         return answer
 
     async def _run_jobs(self, context: Context) -> dict[str, Any]:
-        """Run every job; one that fails keeps no other from its turn.
+        """Run every job; one that fails, or takes longer than its share, keeps no other from it.
 
         Raises:
-            ExceptionGroup: of what failed, so that Lambda counts an error and tries again.
+            ExceptionGroup: of what failed.
         """
         names = [name for name in self._runtime.loops if name in JOBS]
         failures: list[Exception] = []
-        async with asyncio.timeout(self._seconds(context)):
-            for name in names:
-                try:
+        for done, name in enumerate(names):
+            share = self._seconds(context) / (len(names) - done)
+            try:
+                async with asyncio.timeout(share):
                     await JOBS[name](self._runtime)
-                except Exception as error:  # noqa: BLE001  (raised below, with the others)
-                    _log.exception("job failed", extra={"job": name})
-                    failures.append(error)
+            except Exception as error:  # noqa: BLE001  (raised below, with the others)
+                _log.exception("job failed", extra={"job": name})
+                failures.append(error)
         if failures:
             raise ExceptionGroup("jobs failed", failures)
         return {"jobs": names}
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request within the time of its invocation; over it, answer 504."""
+        """Serve one request within the time of its invocation; over it, answer 504.
+
+        Raises:
+            TimeoutError: it was over in the middle of an answer; Mangum makes a 500 of that.
+        """
         context: Context = scope["aws.context"]
         seconds = self._seconds(context)
         scope["headers"] = _with_budget(scope, seconds, context.aws_request_id)
@@ -252,6 +262,8 @@ class Function:
         answer.closed = True
         if done and not serving.cancelled():
             serving.result()
+        elif not answer.ended:
+            raise TimeoutError("the time was over in the middle of an answer")
 
     def _seconds(self, context: Context) -> float:
         """Return how long the application may work for an invocation."""
@@ -284,6 +296,7 @@ class _Answer:
     def __init__(self, send: Send) -> None:
         self._send = send
         self.begun = False
+        self.ended = False
         self.closed = False
 
     async def send(self, message: Message) -> None:
@@ -291,6 +304,8 @@ class _Answer:
         if not self.closed:
             self.begun = True
             await self._send(message)
+            if message["type"] == "http.response.body" and not message.get("more_body", False):
+                self.ended = True
 
 
 def _with_budget(scope: Scope, seconds: float, request_id: str) -> list[tuple[bytes, bytes]]:

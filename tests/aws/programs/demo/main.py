@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from fastapi import APIRouter, FastAPI
+from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
 import chassis
@@ -49,6 +50,15 @@ async def slow(seconds: float, stubborn: bool = False) -> None:
         except asyncio.CancelledError:
             if not stubborn:
                 raise
+
+
+@router.get("/half")
+async def half(seconds: float) -> StreamingResponse:
+    async def parts() -> AsyncIterator[bytes]:
+        yield b"the first half"
+        await asyncio.sleep(seconds)
+
+    return StreamingResponse(parts())
 
 
 @router.get("/crash")
