@@ -17,11 +17,12 @@ from chassis.clock import Clock
 
 @dataclass(frozen=True, slots=True)
 class AccessToken:
-    """A signed token, what it grants, and for how many seconds."""
+    """A signed token, what it grants, for how many seconds, and the key that signed it."""
 
     value: str
     scope: str
     expires_in: int
+    kid: str
 
 
 class TokenIssuer:
@@ -69,4 +70,8 @@ class TokenIssuer:
             claims["key_id"] = key_id
         header = {"alg": ALGORITHM, "typ": "at+jwt", "kid": key.kid}
         value = jwt.encode(header, claims, key.key, algorithms=[ALGORITHM])
-        return AccessToken(value, scope_text.join(scopes), seconds)
+        return AccessToken(value, scope_text.join(scopes), seconds, key.kid)
+
+    async def signs_still(self, token: AccessToken) -> bool:
+        """Say whether the key that signed `token` is the active one, so neither old nor leaked."""
+        return token.kid == (await self._keys.active()).kid

@@ -133,12 +133,17 @@ class ApiKeys:
     async def exchange(self, text: str) -> AccessToken | None:
         """Return a short-lived access token for a key, or nothing if it is not valid.
 
-        A token is signed once and shared by the requests of the next seconds.
+        A token is signed once and shared by the requests of the next seconds, unless its key is
+        replaced meanwhile: verifiers forget a withdrawn one.
         """
         cached = await self._lookup(text)
         if cached is None:
             return None
-        if cached.token is None or self._clock.monotonic() >= cached.token_until:
+        if (
+            cached.token is None
+            or self._clock.monotonic() >= cached.token_until
+            or not await self._issuer.signs_still(cached.token)
+        ):
             seconds = self._settings.api_key_token_seconds
             cached.token = await self._issuer.issue(
                 cached.grant.owner_id,

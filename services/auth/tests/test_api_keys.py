@@ -120,6 +120,26 @@ async def test_requests_in_quick_succession_share_one_token_and_one_look_up(
     assert len(tokens) == 2
 
 
+async def test_a_new_signing_key_signs_the_token_of_a_key_at_once(
+    timed_api: Any, fake_clock: Any
+) -> None:
+    """What a withdrawn key has signed is not handed out for the rest of its half a minute."""
+    made = (await make(timed_api, await timed_api.bearer())).json()
+
+    async def kid() -> str:
+        token = (await exchange(timed_api, made["key"])).headers["Authorization"].split()[1]
+        return json.loads(base64.urlsafe_b64decode(token.split(".")[0] + "=="))["kid"]
+
+    first = await kid()
+    new = await timed_api.auth.keys.rotate(at_once=True, withdraw=True)
+    assert await kid() == new.kid != first
+    fake_clock.advance(4)
+    planned = await timed_api.auth.keys.rotate()
+    assert await kid() == new.kid
+    fake_clock.advance(600)
+    assert await kid() == planned.kid
+
+
 async def test_the_last_use_is_noted_to_the_minute(timed_api: Any, fake_clock: Any) -> None:
     """And not written at each request."""
     headers = await timed_api.bearer()
