@@ -13,11 +13,15 @@ Two counters per account, both in the database, so that every replica counts the
 The verdict is given in the transaction that counts. However many guesses arrive in parallel, only
 those counted before the lock learn anything; the others hear "locked", right or wrong. An e-mail
 address that has no account is counted alike, so a lock does not tell who is registered.
+
+Rows and log lines name account and network by an HMAC, because a plain hash of an IPv4 address or
+of an e-mail address is found by trying them all. Its key follows from the first key-encryption key,
+which all replicas share; when that changes, the counters begin anew.
 """
 
 from __future__ import annotations
 
-import hashlib
+import hmac
 import ipaddress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -38,16 +42,10 @@ _MAX_DOUBLINGS = 30
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Who tries to log in, and from where; neither can be read back."""
+    """Who tries to log in, and from where; without the secret neither can be read back."""
 
     account: str
     network: str
-
-    @classmethod
-    def of(cls, email: str, address: str) -> Place:
-        """Name the place by the normalised e-mail address and the client's address."""
-        account = hashlib.sha256(email.encode("utf-8", "surrogatepass")).hexdigest()
-        return cls(account, hashlib.sha256(_network(address).encode()).hexdigest()[:32])
 
 
 def _network(address: str) -> str:
@@ -76,14 +74,23 @@ def client_address(connection: HTTPConnection, hops: int) -> str:
 
 
 class Lockout:
-    """The two counters, with the limits of the settings."""
+    """The two counters, with the limits of the settings; `secret` hides whom they count."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, secret: bytes) -> None:
+        self._secret = secret
         self._local_limit = settings.lockout_failures
         self._account_limit = settings.lockout_account_failures
         self._base = settings.lockout_seconds
         self._cap = settings.lockout_cap_seconds
         self._window = timedelta(seconds=settings.lockout_window_seconds)
+
+    def place(self, email: str, address: str) -> Place:
+        """Name the place by the normalised e-mail address and the client's address."""
+        account = self._hidden("account", email.encode("utf-8", "surrogatepass"))
+        return Place(account, self._hidden("network", _network(address).encode())[:32])
+
+    def _hidden(self, kind: str, name: bytes) -> str:
+        return hmac.digest(self._secret, kind.encode() + b"\0" + name, "sha256").hex()
 
     async def locked_until(
         self, session: AsyncSession, place: Place, now: datetime

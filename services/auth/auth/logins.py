@@ -82,7 +82,7 @@ class Logins:
             known: str | None = emails.normalise(email)
         except ValueError:
             known = None  # nobody can have it, and the database need not see it
-        place = Place.of(known or email, address)
+        place = self._lockout.place(known or email, address)
         user = await self._find(known, place)
         matches, renewed = await self._hasher.verify(password, user.password_hash if user else None)
         async with self._database.session() as session:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
+import hmac
 import os
 import secrets
 import tempfile
@@ -48,6 +49,11 @@ def _parse(part: str) -> bytes:
     if len(key) != _KEY_BYTES or len(set(key)) < _KEY_BYTES // 4:
         raise SealError("is not 32 random bytes in base64; use openssl rand -base64 32")
     return key
+
+
+def derive(key: bytes, purpose: str) -> bytes:
+    """Return a key for another purpose, from which `key` does not follow (HMAC-SHA-256)."""
+    return hmac.digest(key, purpose.encode(), "sha256")
 
 
 class Sealer:

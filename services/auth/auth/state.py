@@ -19,7 +19,7 @@ from auth.logins import Logins
 from auth.metrics import Metrics
 from auth.own_keys import own_verifier
 from auth.passwords import PasswordHasher
-from auth.sealing import Sealer, SealError, development_key, parse_keys
+from auth.sealing import Sealer, SealError, derive, development_key, parse_keys
 from auth.sessions import Sessions
 from auth.settings import Settings
 from auth.signing_keys import SigningKeys
@@ -50,18 +50,23 @@ class Auth:
     metrics: Metrics
 
 
-def make_sealer(settings: Settings) -> Sealer:
-    """Return the sealer of the signing keys.
+def key_encryption_keys(settings: Settings) -> tuple[bytes, ...]:
+    """Return the keys that seal the signing keys, the one that seals first.
 
     Outside of staging and production a key may be missing from the settings; one is then made in
     a file of mode 0600 beside the SQLite database, or under `.slipway/secrets`.
     """
     if settings.key_encryption_key is not None:
-        return Sealer(parse_keys(settings.key_encryption_key.get_secret_value()))
+        return parse_keys(settings.key_encryption_key.get_secret_value())
     url = async_url(settings.database_url)
     beside = url.get_backend_name() == "sqlite" and url.database
     folder = Path(str(url.database)).parent if beside else Path(".slipway/secrets")
-    return Sealer(parse_keys(development_key(folder / _KEY_FILE)))
+    return parse_keys(development_key(folder / _KEY_FILE))
+
+
+def make_sealer(settings: Settings) -> Sealer:
+    """Return the sealer of the signing keys."""
+    return Sealer(key_encryption_keys(settings))
 
 
 def make_hasher(settings: Settings) -> PasswordHasher:
@@ -98,7 +103,7 @@ async def running(runtime: Runtime) -> AsyncIterator[None]:
     runtime.verifier = own_verifier(settings, keys, clock)
     issuer = TokenIssuer(settings, keys, clock)
     api_keys = ApiKeys(settings, database, clock, issuer)
-    lockout = Lockout(settings)
+    lockout = Lockout(settings, derive(key_encryption_keys(settings)[0], "lockout"))
     runtime.extras["auth"] = Auth(
         settings=settings,
         database=database,

@@ -1,15 +1,18 @@
 """Lock-out: what a guesser meets, and that the owner is not shut out."""
 
 import asyncio
+import hashlib
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import func, select
 from starlette.requests import HTTPConnection
 
-from auth.lockout import Lockout, Place, client_address
+from auth.lockout import Lockout, client_address
 from auth.maintenance import purge_once
 from auth.models import LoginFailures
+from auth.settings import Settings
 
 WRONG = "a wrong password"
 
@@ -159,18 +162,45 @@ async def test_forgotten_counters_are_deleted(timed_api: Any, fake_clock: Any) -
     await timed_api.log_in("late@example.com")
     await purge_once(timed_api.auth)
     async with timed_api.auth.database.reading() as session:
-        from sqlalchemy import func, select
-
         left = await session.scalar(
             select(func.count(LoginFailures.account.distinct())).select_from(LoginFailures)
         )
     assert left == 1
 
 
+async def test_what_is_stored_and_logged_cannot_be_guessed_back(
+    open_api: Any, capfd: Any, caplog: Any
+) -> None:
+    """No plain hash of the account or the address, which trying them all would find."""
+    async with open_api(trusted_proxy_hops=1) as api:
+        await guess(api, 1, **at("203.0.113.9"))
+        await guess(api, 5, **at("2001:db8::9"))
+        async with api.auth.database.reading() as session:
+            rows = (await session.scalars(select(LoginFailures))).all()
+    [account] = {row.account for row in rows}
+    written = "".join(capfd.readouterr()) + caplog.text
+    assert account[:16] in written
+    stored = " ".join(f"{row.account} {row.network}" for row in rows)
+    for guessed in (api.email, "203.0.113.9", "2001:db8::/64"):
+        plain = hashlib.sha256(guessed.encode()).hexdigest()
+        assert guessed not in stored
+        assert plain[:16] not in stored + written
+
+
+def test_replicas_name_a_place_alike_and_another_secret_otherwise() -> None:
+    """One secret, one name; all addresses of an IPv6 network are one."""
+    one, two, other = (Lockout(Settings(), secret * 32) for secret in (b"a", b"a", b"b"))
+    place = one.place("a@example.com", "2001:db8::1")
+    assert place == two.place("a@example.com", "2001:db8::2")
+    changed = other.place("a@example.com", "2001:db8::1")
+    assert changed.account != place.account
+    assert changed.network != place.network
+
+
 async def test_an_attempt_under_a_lock_is_not_counted(open_parts: Any, fake_clock: Any) -> None:
     """Hammering at a locked door does not lengthen the lock."""
     async with open_parts(clock=fake_clock) as auth:
-        lockout, place = Lockout(auth.settings), Place.of("a@example.com", "192.0.2.1")
+        lockout, place = auth.lockout, auth.lockout.place("a@example.com", "192.0.2.1")
         now = fake_clock.now()
         verdicts = []
         for _ in range(10):
