@@ -188,8 +188,13 @@ class Lockout:
         insert = (
             postgresql_insert if session.get_bind().dialect.name == "postgresql" else sqlite_insert
         )
+        # An update of nothing holds a row that is there: the purge must not take it away before it
+        # is read.
         await session.execute(
             insert(LoginFailures)
             .values(account=account, network=network, failures=0)
-            .on_conflict_do_nothing()
+            .on_conflict_do_update(
+                index_elements=[LoginFailures.account, LoginFailures.network],
+                set_={"failures": LoginFailures.failures},
+            )
         )

@@ -168,6 +168,39 @@ async def test_forgotten_counters_are_deleted(timed_api: Any, fake_clock: Any) -
     assert left == 1
 
 
+async def test_the_purge_takes_no_counter_that_is_being_counted(
+    open_parts: Any, fake_clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failure after the window's end finds its old row, and the purge comes just then."""
+    async with open_parts(clock=fake_clock) as auth:
+        lockout, place = auth.lockout, auth.lockout.place("a@example.com", "192.0.2.1")
+
+        async def fail() -> None:
+            async with auth.database.session() as session:
+                await lockout.settle(session, place, fake_clock.now(), success=False)
+
+        async def purge() -> None:
+            async with auth.database.session() as session:
+                await lockout.purge(session, fake_clock.now())
+
+        await fail()
+        fake_clock.advance(2 * 3600)
+        ensure, purges = lockout._ensure, []
+
+        async def ensure_and_purge(*arguments: Any) -> None:
+            await ensure(*arguments)
+            purges.append(asyncio.create_task(purge()))
+            # Long enough for a purge that nothing holds; one that waits ends with the test.
+            await asyncio.wait(purges, timeout=0.5)
+
+        monkeypatch.setattr(lockout, "_ensure", ensure_and_purge)
+        await fail()
+        await asyncio.gather(*purges)
+        async with auth.database.reading() as session:
+            rows = (await session.scalars(select(LoginFailures))).all()
+    assert sorted((row.network == "*", row.failures) for row in rows) == [(False, 1), (True, 1)]
+
+
 async def test_what_is_stored_and_logged_cannot_be_guessed_back(
     open_api: Any, capfd: Any, caplog: Any
 ) -> None:
