@@ -62,6 +62,10 @@ def _nothing_to_tell(task: Task) -> int:
     return int(due_at is None or due_at <= task.updated_at)
 
 
+def _is_to_do(task: Task) -> bool:
+    return task.content.status is Status.OPEN and task.deleted_at is None
+
+
 async def add(session: AsyncSession, task: Task) -> None:
     """Write a new task."""
     fixed = {"id": task.id, "owner": task.owner, "created_at": task.created_at}
@@ -85,11 +89,14 @@ async def load(
 async def save(session: AsyncSession, before: Task, after: Task) -> None:
     """Replace `before`, which was loaded to be changed, by `after`.
 
-    A new due time will be told anew.
+    A new due time will be told anew. One that passed while the task was done or in the bin will
+    not be: nobody waits for it any more.
     """
     values = _values(after)
     if after.content.due_at != before.content.due_at:
         values["reminded"] = _nothing_to_tell(after)
+    elif _is_to_do(after) and not _is_to_do(before) and _nothing_to_tell(after):
+        values["reminded"] = 1
     await session.execute(_UPDATE, {**values, "wanted": before.id})
 
 

@@ -135,6 +135,27 @@ async def test_what_was_completed_in_time_is_told_once_it_is_open_again(
     assert await look(app) == [task["id"]]
 
 
+async def test_what_comes_back_after_its_due_time_is_not_told(
+    *, app, client, world, make, based_on, look
+):
+    """Neither what was done nor what was in the bin when it fell due: it is no news that it did."""
+    done = await make(due_at=world.at(30), status="done")
+    binned = await make(due_at=world.at(30))
+    path = f"/v1/tasks/{binned['id']}"
+    await client.delete(path, headers=based_on(binned))
+    world.clock.advance(48 * HOUR)
+    assert await look(app) == []
+    back = await client.post(f"{path}/restore", headers={"If-Match": "*"})
+    assert back.json()["deleted_at"] is None
+    change = {"status": "open"}
+    opened = await client.patch(f"/v1/tasks/{done['id']}", json=change, headers=based_on(done))
+    assert opened.json()["status"] == "open"
+    assert await look(app) == []
+    # A new time is a new matter.
+    await client.patch(path, json={"due_at": world.at(1)}, headers={"If-Match": "*"})
+    assert await look(app) == [binned["id"]]
+
+
 async def test_an_event_that_cannot_be_written_leaves_the_mark_away(app, world, make, look):
     """One transaction: the task is told by the next look."""
     task = await make(due_at=world.at(1))
