@@ -48,7 +48,7 @@ class Settings(ServiceSettings):
     heartbeat_seconds: float = Field(
         default=15.0,
         gt=0,
-        description="A server-sent event stream says at least this often that it lives.",
+        description="This often a quiet stream is told how far it is, or at least that it lives.",
     )
     goodbye_spread_seconds: float = Field(
         default=10.0,
@@ -71,5 +71,12 @@ class Settings(ServiceSettings):
                 "is required in {environment}, where replicas share their events; "
                 "give it the URL of a Valkey",
                 {"environment": self.environment, "field": "valkey_url"},
+            )
+        if self.workers > 1 and not self.valkey_url:
+            raise PydanticCustomError(
+                "workers",
+                "{workers} processes need a Valkey to share their events; "
+                "set it to 1, or give STREAM_VALKEY_URL the URL of a Valkey",
+                {"workers": self.workers, "field": "workers"},
             )
         return self

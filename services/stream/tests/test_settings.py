@@ -33,6 +33,17 @@ def test_production_needs_a_valkey(monkeypatch):
     assert load_settings(Settings).valkey_url.startswith("valkeys://")
 
 
+def test_several_processes_need_a_valkey(monkeypatch):
+    """Each would tell its clients only what it was told itself."""
+    monkeypatch.setenv("STREAM_WORKERS", "2")
+    with pytest.raises(SettingsError, match="STREAM_WORKERS: 2 processes need") as refused:
+        load_settings(Settings)
+    assert "STREAM_VALKEY_URL" in str(refused.value)
+    assert "\n" not in str(refused.value)
+    monkeypatch.setenv("STREAM_VALKEY_URL", "valkey://localhost:6379/0")
+    assert load_settings(Settings).workers == 2
+
+
 def test_the_defaults_are_those_of_one_process(monkeypatch):
     """No Valkey, the gentle policy."""
     settings = load_settings(Settings)
