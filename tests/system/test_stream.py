@@ -214,7 +214,8 @@ async def test_a_buyer_hears_of_an_order_with_a_ticket(world: World) -> None:
         async with asyncio.timeout(SECONDS):
             while set(told) != {"order.confirmed", "notification.created"}:
                 message = json.loads(await stream.recv())
-                told[message["event"]] = message["data"]
+                if message["type"] == "event":
+                    told[message["event"]] = message["data"]
     order = answer.json()["id"]
     assert told["order.confirmed"]["order_id"] == order
     assert told["notification.created"]["data"]["order_id"] == order

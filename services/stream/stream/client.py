@@ -42,7 +42,8 @@ class StreamClient:
     """One listener. `token` gives an access token each time the stream is opened.
 
     Attributes:
-        last_event_id: the last event that was given out; set it to go on where another ended.
+        last_event_id: how far it is: the last event that was given out, or later, where the server
+            said so to a quiet stream; set it to go on where another ended.
         notices: called with every message that is no event, such as `gap` and `dropped`.
         interruptions: how often the stream was opened anew.
     """
@@ -131,7 +132,7 @@ class StreamClient:
                 return None
             self.last_event_id = message["id"]
             return message
-        if kind == "subscribed" and self.last_event_id is None:
+        if kind == "position" or (kind == "subscribed" and self.last_event_id is None):
             self.last_event_id = message["last_event_id"]
         elif kind == "goodbye":
             self._retry = message["retry_ms"] / 1000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, nullcontext
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from starlette.types import Message, Send
 
@@ -58,13 +58,17 @@ class Connection:
     """
 
     __slots__ = (
-        "_cut", "_grant", "_streams", "_task", "ended_at", "expires_at", "session", "subscriber",
-        "warned",
+        "_beat_at", "_cut", "_grant", "_streams", "_task", "ended_at", "expires_at", "session",
+        "subscriber", "warned",
     )  # fmt: skip
+
+    _comment: ClassVar[Heartbeat | None] = None
+    """What shows that the stream lives; None if the server does that."""
 
     def __init__(self, streams: Streams, granted: Grant) -> None:
         self._streams = streams
         self._grant = granted
+        self._beat_at = streams.runtime.clock.monotonic()
         self._cut = False
         self._task = asyncio.current_task()
         self.subscriber = streams.subscriber()
@@ -75,7 +79,10 @@ class Connection:
         self.subscriber.say(Control(Welcome(expires_at=int(self.expires_at))))
 
     def beat(self, now: float) -> None:
-        """Show the client that the stream lives, if it is time for that."""
+        """Show a quiet client that the stream lives and how far it is, if it is time for that."""
+        if now - self._beat_at >= self._streams.settings.heartbeat_seconds:
+            self._beat_at = now
+            self.subscriber.beat(self._comment)
 
     def cut(self) -> None:
         """End it though the client takes nothing; the kernel drops what waits there."""

@@ -91,8 +91,8 @@ class Control:
     def lines(self) -> bytes:
         """The message as `text/event-stream` has it.
 
-        `subscribed` carries the position, so that a browser that reconnects before its first event
-        names it; `goodbye` sets the time after which it does.
+        `subscribed` and `position` carry the position, so that a browser that reconnects before its
+        next event names it; `goodbye` sets the time after which it does.
         """
         head = "" if self.position is None else f"id: {self.position}\n"
         if self.retry is not None:
@@ -106,6 +106,7 @@ class Heartbeat:
     __slots__ = ()
     lines = b":\n\n"
     text = ""
+    position = None
 
 
 def fields(entry: Draft) -> Mapping[str, str]:

@@ -42,7 +42,7 @@ class Hub:
         """The position of the last entry, or the one at which the log was found empty."""
 
         self.loaded = False
-        """The log was read once: the history is what it says."""
+        """The history is what the log says: all kinds were read as far as `head`."""
 
         self.degraded = True
         self.waiting: set[Subscriber] = set()
@@ -143,7 +143,11 @@ class Hub:
         ).end()
 
     def load(self, kind: Kind, entries: list[Entry], floor: Position) -> None:
-        """Take what the log holds of one kind, in place of what was held."""
+        """Take what the log holds of one kind, in place of what was held.
+
+        Until `go_live` nobody is sent the past: of the other kinds older events may be read yet.
+        """
+        self.loaded = False
         self.history.load(kind, entries, floor)
         if entries:
             self.head = max(self.head, entries[-1].position)

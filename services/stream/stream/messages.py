@@ -98,6 +98,13 @@ class Subscribed(_Message):
     last_event_id: EventId
 
 
+class Reached(_Message):
+    """You have everything of your topics up to `last_event_id`: resume there. For quiet streams."""
+
+    type: Literal["position"] = "position"
+    last_event_id: EventId
+
+
 class Unsubscribed(_Message):
     """These topics come no more."""
 
@@ -161,6 +168,7 @@ ServerMessage = Annotated[
     | Authenticated
     | Expiring
     | Subscribed
+    | Reached
     | Unsubscribed
     | Gap
     | Dropped

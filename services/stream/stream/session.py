@@ -49,14 +49,15 @@ class Session:
             stored -= wanted  # it gets them already
         else:
             self._leave(stored)
-        # From the history in both cases: it hands over to the present without a gap, and while the
-        # log was never read it waits for that.
         self._subscriber.say(
             Control(Subscribed(topics=sorted(topics), last_event_id=str(after)), position=after)
         )
-        if stored:
-            fresh = last_event_id is None and not self._hub.loaded
-            self._subscriber.replay(stored, after, fresh=fresh)
+        if last_event_id is None and self._hub.loaded:
+            self._hub.join(self._subscriber, stored)
+        elif stored:
+            # The history hands over to the present without a gap, and waits while the log was never
+            # read.
+            self._subscriber.replay(stored, after, fresh=last_event_id is None)
 
     def unsubscribe(self, topics: Collection[str]) -> None:
         """Send these topics no more."""

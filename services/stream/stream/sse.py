@@ -65,25 +65,14 @@ async def _shown(conn: HTTPConnection, streams: Streams) -> Grant:
 class EventsConnection(Connection):
     """One open server-sent event stream."""
 
-    __slots__ = ("_beating", "_sent_at")
-
-    def __init__(self, streams: Streams, granted: Grant) -> None:
-        super().__init__(streams, granted)
-        self._sent_at = streams.runtime.clock.monotonic()
-        self._beating = False
+    __slots__ = ()
+    _comment = Heartbeat()
 
     async def run(self, receive: Receive, send: Send) -> None:
         """Serve the client until one of the two ends it."""
         await self._serve(self._write(send), self._wait_for_end(receive))
 
-    def beat(self, now: float) -> None:
-        """Send a comment when nothing else was sent for a while."""
-        if not self._beating and now - self._sent_at >= self._streams.settings.heartbeat_seconds:
-            self._beating = True
-            self.subscriber.say(Heartbeat())
-
     def _message(self, item: Entry | Control | Heartbeat) -> Message:
-        self._sent_at, self._beating = self._streams.runtime.clock.monotonic(), False
         return {"type": "http.response.body", "body": item.lines, "more_body": True}
 
     async def _write(self, send: Send) -> None:

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from stream.entries import Control, Entry, Heartbeat
-from stream.messages import Dropped, Gap
-from stream.positions import Position
-from stream.topics import kind_of, shown_name
+from stream.messages import Dropped, Gap, Reached
+from stream.positions import ORIGIN, Position
+from stream.topics import EVERY_SENSOR, SENSORS, kind_of, shown_name
 
 if TYPE_CHECKING:
     from stream.hub import Hub
@@ -56,7 +56,7 @@ class Subscriber:
 
     __slots__ = (
         "_bytes", "_controls", "_dropped", "_hub", "_limit", "_limit_bytes", "_on_dropped",
-        "_piece", "_policy", "_queue", "_replays", "_room", "_wake", "ending", "topics",
+        "_piece", "_policy", "_queue", "_replays", "_room", "_told", "_wake", "ending", "topics",
     )  # fmt: skip
 
     def __init__(
@@ -79,6 +79,7 @@ class Subscriber:
         self._controls: deque[Control | Heartbeat] = deque()
         self._replays: deque[Replay] = deque()
         self._piece: deque[Entry] = deque()
+        self._told = ORIGIN
         self._wake: asyncio.Future[None] | None = None
         self._room = asyncio.Event()
         self._room.set()
@@ -108,10 +109,28 @@ class Subscriber:
 
     def say(self, control: Control | Heartbeat) -> None:
         """Queue a message about the stream; it goes before the events."""
+        if self._told == ORIGIN and control.position is not None:
+            self._told = control.position
         self._controls.append(control)
         if len(self._controls) >= CONTROLS:
             self._room.clear()
         self.wake()
+
+    def beat(self, comment: Heartbeat | None) -> None:
+        """Queue a sign of life for a client that is sent nothing.
+
+        It says how far the client is, if that is news: an id that stays behind while others get
+        events would be older than the history one day. Else it is the comment, if there is one.
+        """
+        if self._controls:  # the client takes nothing, or is about to be sent something
+            return
+        head = self._hub.head
+        waits = self._queue or self._piece or self._replays or self._dropped
+        if self.topics and not waits and self._hub.loaded and head > self._told:
+            self._told = head
+            self.say(Control(Reached(last_event_id=str(head)), position=head))
+        elif comment is not None:
+            self.say(comment)
 
     async def room(self) -> None:
         """Wait until the client took what it was answered."""
@@ -123,10 +142,14 @@ class Subscriber:
         self.wake()
 
     def forget(self, topics: set[str]) -> None:
-        """Stop sending the past of `topics`; what is queued still goes."""
+        """Send no more of `topics`, neither of their past nor of what waits."""
         for replay in self._replays:
             replay.topics -= topics
         self._replays = deque(replay for replay in self._replays if replay.topics)
+        wanted = self.wanted - topics
+        self._queue = deque(entry for entry in self._queue if _is_of(entry, wanted))
+        self._piece = deque(entry for entry in self._piece if _is_of(entry, wanted))
+        self._bytes = sum(entry.size for entry in self._queue)
 
     @property
     def wanted(self) -> set[str]:
@@ -184,14 +207,19 @@ class Subscriber:
             return control
         if self._replays and not self._piece and (gap := self._pull()) is not None:
             return gap
-        if self._piece:
-            return self._piece.popleft()
+        # Topics whose present comes already may have older events waiting than the past of others.
+        piece, queue = self._piece, self._queue
+        if piece and not (queue and queue[0].position < piece[0].position):
+            entry = piece.popleft()
+            self._told = entry.position
+            return entry
         if self._dropped:
             count, self._dropped = self._dropped, 0
             return Control(Dropped(count=count))
-        if self._queue:
-            entry = self._queue.popleft()
+        if queue:
+            entry = queue.popleft()
             self._bytes -= entry.size
+            self._told = entry.position
             return entry
         return None
 
@@ -213,6 +241,10 @@ class Subscriber:
             self._replays.popleft()
             hub.join(self, replay.topics)
         return gap_of(lost) if lost else None
+
+
+def _is_of(entry: Entry, topics: set[str]) -> bool:
+    return entry.topic in topics or (entry.kind == SENSORS and EVERY_SENSOR in topics)
 
 
 def gap_of(topics: set[str]) -> Control:

@@ -13,6 +13,7 @@ from stream.hub import Hub
 from stream.messages import Status
 from stream.metrics import StreamMetrics
 from stream.positions import Position
+from stream.session import Session
 from stream.subscriber import CONTROLS, Ending, Subscriber
 
 BIG = "x" * 3000
@@ -128,6 +129,81 @@ async def test_a_replay_that_is_overtaken_is_a_gap(hub):
     rest = await taken(client)
     assert rest[0] == {"type": "gap", "topics": ["sensors/a"]}
     assert rest[1:] == list(range(150, 250))
+
+
+async def test_the_past_of_a_topic_does_not_overtake_what_waits(hub):
+    """So that who skips ids that are not greater skips nothing."""
+    client = subscriber(hub, [], messages=10)
+    await hub.publish([entry(number, f"sensors/{'ab'[number % 2]}") for number in range(6)])
+    client.replay({"sensors/b"}, Position(2, 0))
+    assert await taken(client) == [0, 1, 2, 3, 4, 5]
+    assert await taken(client) == []
+
+
+async def test_one_topic_more_comes_among_what_waits(hub):
+    """And who asks for all topics from an id on gets each event once, whatever waited."""
+    client = subscriber(hub, [], messages=10)
+    session = Session(hub, client, "u1", FakeClock(), most_topics=5)
+    await hub.publish([entry(1)])
+    session.subscribe(["sensors/b"], None)
+    await hub.publish([entry(2, "sensors/b"), entry(3)])
+    answer, *events = await taken(client)
+    assert (answer["last_event_id"], events) == ("2-1", [1, 2, 3])
+    await hub.publish([entry(4), entry(5, "sensors/b")])
+    session.subscribe(["sensors/a", "sensors/b"], "2-2")
+    await hub.publish([entry(6)])
+    assert (await taken(client))[1:] == [3, 4, 5, 6]
+
+
+async def test_of_a_topic_that_was_left_nothing_comes(hub):
+    """Neither what waits in the queue, nor what was taken from the history."""
+    await hub.publish([entry(number, "sensors/b") for number in range(3)])
+    client = subscriber(hub, [], messages=10)
+    client.replay({"sensors/b"}, Position(1, 0))
+    await hub.publish([entry(3), entry(4, "sensors/b")])
+    assert (await client.next()).position.number == 0  # the others of the piece wait
+    client.forget({"sensors/b"})
+    hub.leave(client, {"sensors/b"})
+    assert await taken(client) == [3]
+    hub.join(client, ["sensors/b"])
+    await hub.publish([entry(5), entry(6, "sensors/b")])
+    client.forget({"sensors/a"})
+    assert client.depth == 1
+    assert await taken(client) == [6]
+
+
+async def test_a_quiet_client_is_told_how_far_it_is(hub):
+    """Once for each step, and only when nothing waits for it."""
+    client = subscriber(hub, [])
+    client.beat(None)
+    assert await taken(client) == [{"type": "position", "last_event_id": "1-0"}]
+    client.beat(None)
+    assert await taken(client) == []
+    await hub.publish([entry(1, "sensors/b"), entry(2)])
+    client.beat(None)
+    assert await taken(client) == [2]
+    client.beat(None)
+    assert await taken(client) == []
+    await hub.publish([entry(3, "sensors/b")])
+    for _ in range(3):  # it takes nothing
+        client.beat(Heartbeat())
+    assert await taken(client) == [{"type": "position", "last_event_id": "2-3"}]
+    hub.load("sensors", [], Position(2, 9))
+    await hub.publish([entry(10, "sensors/b")])
+    client.beat(None)
+    assert await taken(client) == []
+
+
+async def test_the_past_waits_until_all_kinds_are_read_again(hub):
+    """Else events of a kind that is read later would come after greater ids."""
+    client = subscriber(hub, [])
+    hub.leave(client, ["sensors/a"])
+    hub.load("sensors", [entry(5)], Position(2, 4))
+    client.replay({"sensors/a", "orders/u1"}, Position(2, 4))
+    assert await taken(client) == []
+    await hub.publish([entry(3, "orders/u1"), entry(4, "orders/u1")])
+    hub.go_live(Position(2, 5))
+    assert await taken(client) == [5]
 
 
 async def test_an_end_comes_before_everything_that_waits(hub):

@@ -84,6 +84,17 @@ async def test_heartbeats_are_comments(start):
             assert await lines.next() == {"": ""}
 
 
+async def test_a_quiet_stream_is_told_how_far_it_is(start):
+    """By an event whose id the browser keeps."""
+    clock = FakeClock()
+    async with start(clock=clock) as replica, listening(replica, "orders") as lines:
+        await lines.until("subscribed")
+        await replica.measure("a", 1)
+        clock.advance(16)
+        fields, told = await lines.until("position")
+        assert fields["id"] == told["last_event_id"] == str(replica.streams.hub.head)
+
+
 async def test_a_ticket_opens_it(start):
     """An EventSource can send no header."""
     async with start() as replica:

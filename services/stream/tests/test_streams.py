@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from chassis.testing import FakeClock
 from stream.positions import Position
 
 
@@ -102,15 +103,17 @@ async def test_the_answer_to_a_subscription_says_where_it_begins(replica):
         assert "gap" not in {each["type"] for each in client.seen}
 
 
-async def test_an_id_older_than_what_is_kept_is_a_gap(start, log_url):
+async def test_an_id_older_than_what_is_kept_is_a_gap(start, log_url, until):
     """Said before the oldest event that is kept."""
     async with start(valkey_url=log_url, history_messages=10) as replica:
+        hub = replica.streams.hub
         async with replica.open() as client:
             begin = (await client.subscribe("sensors/a"))["last_event_id"]
         await replica.measure("a", *range(500))
+        await until(lambda: hub.loaded and hub.history.floor("sensors") > Position.parse(begin))
         async with replica.open() as client:
             await client.subscribe("sensors/a", last_event_id=begin)
-            assert (await client.next()) == {"type": "gap", "topics": ["sensors/a"]}
+            assert (await client.until("gap")) == {"type": "gap", "topics": ["sensors/a"]}
             assert await client.values(10) == list(range(490, 500))
 
 
@@ -132,6 +135,29 @@ async def test_a_topic_twice_comes_once(replica):
         await client.subscribe("sensors/a")
         await replica.measure("a", 1, 2)
         assert await client.values(2) == [1, 2]
+
+
+async def test_a_quiet_stream_stays_where_the_log_is(start, log_url, until):
+    """However much others get meanwhile, who comes back after it misses nothing: no gap."""
+    clock = FakeClock()
+    async with start(clock=clock, valkey_url=log_url, history_messages=100) as replica:
+        hub = replica.streams.hub
+        async with replica.open() as client:
+            begin = (await client.subscribe("orders", "sensors/a"))["last_event_id"]
+            for _ in range(10):
+                before = hub.head
+                await replica.measure("b", *range(50))
+                await until(lambda before=before: hub.head > before)
+            await until(lambda: hub.history.floor("sensors") > Position.parse(begin))
+            await until(lambda: hub.loaded)
+            clock.advance(16)
+            told = await client.until("position")
+        assert hub.history.floor("sensors") < Position.parse(told["last_event_id"]) <= hub.head
+        async with replica.open() as client:
+            await client.subscribe("orders", "sensors/a", last_event_id=told["last_event_id"])
+            await replica.measure("a", 7)
+            assert await client.values(1) == [7]
+            assert "gap" not in {each["type"] for each in client.seen}
 
 
 @pytest.mark.parametrize(

@@ -113,10 +113,11 @@ async def test_a_start_without_valkey_is_a_start(start, valkey_process):
             assert "gap" not in {each["type"] for each in client.seen}
 
 
-async def test_a_new_replica_knows_the_past(start, valkey_process):
+async def test_a_new_replica_knows_the_past(start, valkey_process, until):
     """It reads what the others stored before it takes clients."""
     url = valkey_process.url
     async with start(valkey_url=url) as one:
+        await until(lambda: one.streams.hub.loaded)
         async with one.open() as client:
             begin = (await client.subscribe("sensors/a"))["last_event_id"]
         await one.measure("a", *range(700))
