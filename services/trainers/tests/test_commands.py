@@ -58,11 +58,14 @@ async def test_replacing_needs_the_revision_that_was_read(gym, problem):
     ):
         path = f"/{trainer}/{what}"
         problem(await gym.command("PUT", path, data), 428, "precondition-required")
-        for stale in ('"1"', 'W/"2"', '"2", "3"', '"x"', "2", '"99999999999"'):
+        for stale in ('"1"', 'W/"2"', '"1", "3"', '"02"', '"x"', "2", '"99999999999"'):
             refused = await gym.command("PUT", path, data, If_Match=stale)
             problem(refused, 412, "precondition-failed")
             assert refused.headers["ETag"] == '"2"'
-    assert (await gym.command("PUT", f"/{trainer}/profile", body, If_Match="*")).status_code == 202
+    for number, good in enumerate(("*", '"3"', '"1", "4"')):
+        body = {"name": f"B{number}", "bio": ""}
+        done = await gym.command("PUT", f"/{trainer}/profile", body, If_Match=good)
+        assert done.status_code == 202
 
 
 async def test_a_command_that_changes_nothing_writes_no_event(gym):

@@ -5,7 +5,7 @@ from typing import Annotated, Any, NoReturn
 from fastapi import Depends, Query, Response
 
 from chassis.database import ReadSessionDep
-from chassis.etags import etag
+from chassis.etags import ETAG_HEADER, etag
 from chassis.problems import Problem, problems
 from chassis.runtime import RuntimeDep
 from chassis.security import Principal
@@ -18,12 +18,6 @@ STAFF = "trainers:write"
 _RETRY_AFTER = "1"
 _MAX = 2**63 - 1
 
-ETAG: dict[str, Any] = {
-    "ETag": {
-        "description": "Names this revision; send it as `If-Match` with a command.",
-        "schema": {"type": "string"},
-    }
-}
 _PROJECTION: dict[str, Any] = {
     "X-Projection-Version": {
         "description": "The version of the read model that answered.",
@@ -43,7 +37,7 @@ def viewer(caller: Principal) -> str | None:
 
 def shows(description: str, *, tagged: bool = False) -> dict[int | str, dict[str, Any]]:
     """Return the `responses=` of a query: its answer, and the problems of waiting for it."""
-    headers = {**_PROJECTION, **(ETAG if tagged else {})}
+    headers = {**_PROJECTION, **(ETAG_HEADER if tagged else {})}
     ok: dict[int | str, dict[str, Any]] = {200: {"description": description, "headers": headers}}
     return ok | problems(400, 401, 403, 422, 503)
 

@@ -1,18 +1,17 @@
 """The routes of the write side: each makes one command and says what became of it."""
 
-import re
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from chassis.database import SessionDep, after_commit
-from chassis.etags import IfMatch, etag, require_match
+from chassis.etags import ETAG_HEADER, IfMatch, etag, require_match
 from chassis.idempotency import IdempotencyDep
 from chassis.problems import problems
 from chassis.runtime import Runtime, RuntimeDep
 from chassis.security import Principal, requires
-from trainers.answers import ETAG, refuse, viewer
+from trainers.answers import refuse, viewer
 from trainers.commands import (
     AssignSpecialities,
     BookSession,
@@ -46,15 +45,13 @@ router = APIRouter(prefix="/trainers", tags=["commands"])
 MAY_WRITE = requires("trainers:write")
 Member = Annotated[Principal, requires("trainers:book")]
 
-_REVISION = re.compile(r'\s*"([0-9]{1,9})"\s*')
-_NO_REVISION = 0
 _DONE: dict[int | str, dict[str, Any]] = {
-    202: {"description": "Done; queries show it from `version` on.", "headers": ETAG}
+    202: {"description": "Done; queries show it from `version` on.", "headers": ETAG_HEADER}
 }
 _NEW: dict[int | str, dict[str, Any]] = {
     201: {
         "headers": {
-            **ETAG,
+            **ETAG_HEADER,
             "Location": {"description": "Where queries show it.", "schema": {"type": "string"}},
         }
     }
@@ -81,26 +78,15 @@ def shown(done: Changed, response: Response) -> ChangedOut:
     return ChangedOut.of(done)
 
 
-def expected(if_match: str | None) -> int | None:
-    """Return the revision that `If-Match` names, None for any.
-
-    A tag that is none of a revision names no present state, so nothing matches it.
-    """
-    if if_match is None or if_match.strip() == "*":
-        return None
-    found = _REVISION.fullmatch(if_match)
-    return int(found[1]) if found else _NO_REVISION
-
-
-def based_on(if_match: str | None) -> int | None:
-    """Return the revision that a replacement is based on.
+def based_on(if_match: str | None) -> str | None:
+    """Return the precondition of a replacement.
 
     Raises:
         Problem: 428 without `If-Match`: it would undo what somebody else just wrote.
     """
     if if_match is None:
-        require_match(None, _NO_REVISION)
-    return expected(if_match)
+        require_match(None, "")
+    return if_match
 
 
 @router.post(
@@ -203,7 +189,7 @@ async def retire(
     if_match: IfMatch = None,
 ) -> ChangedOut:
     """End a trainer's work and cancel the sessions to come. Again changes nothing."""
-    command = RetireTrainer(trainer_id, expected(if_match))
+    command = RetireTrainer(trainer_id, if_match)
     return shown(await tell(runtime, session, command), response)
 
 
@@ -233,7 +219,7 @@ async def book(
     replay = await key.claim(session)
     if replay is not None:
         return replay.response()
-    command = BookSession(trainer_id, caller.subject, body.starts_at, expected(if_match))
+    command = BookSession(trainer_id, caller.subject, body.starts_at, if_match)
     done = await tell(runtime, session, command)
     headers = {
         "ETag": etag(done.revision),
@@ -259,7 +245,7 @@ async def cancel(
     if_match: IfMatch = None,
 ) -> ChangedOut:
     """Give your session back before it begins; staff may cancel any. Again changes nothing."""
-    command = CancelSession(trainer_id, session_id, viewer(caller), expected(if_match))
+    command = CancelSession(trainer_id, session_id, viewer(caller), if_match)
     return shown(await tell(runtime, session, command), response)
 
 
@@ -281,5 +267,5 @@ async def rate(
     if_match: IfMatch = None,
 ) -> ChangedOut:
     """Say how your session was, once it is over. Again replaces what you said."""
-    command = RateSession(trainer_id, session_id, caller.subject, body.stars, expected(if_match))
+    command = RateSession(trainer_id, session_id, caller.subject, body.stars, if_match)
     return shown(await tell(runtime, session, command), response)

@@ -31,7 +31,7 @@ class Book:
         Raises:
             Conflict: `slot-taken`, `no-such-slot` or `not-bookable-now`.
         """
-        trainer = await store.lock_active(session, command.trainer_id, command.expected_revision)
+        trainer = await store.lock_active(session, command.trainer_id, command.if_match)
         now = self.clock.now()
         if not now < command.starts_at <= now + timedelta(days=self.days):
             raise Conflict(
@@ -96,7 +96,7 @@ class Cancel:
             NotFound: there is no such session, or it is another member's.
             Conflict: `session-begun`.
         """
-        trainer = await store.lock(session, command.trainer_id, command.expected_revision)
+        trainer = await store.lock(session, command.trainer_id, command.if_match)
         row = await _session(session, command.trainer_id, command.session_id, command.member)
         if row.status == "cancelled":
             return await store.unchanged(session, trainer)
@@ -124,7 +124,7 @@ class Rate:
             NotFound: there is no such session, or it is another member's.
             Conflict: `session-not-held`.
         """
-        trainer = await store.lock(session, command.trainer_id, command.expected_revision)
+        trainer = await store.lock(session, command.trainer_id, command.if_match)
         row = await _session(session, command.trainer_id, command.session_id, command.member)
         now = self.clock.now()
         if row.status == "cancelled" or row.ends_at > now:

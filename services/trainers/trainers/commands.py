@@ -1,7 +1,7 @@
 """The commands: what can be asked of the write side, and what a done one tells.
 
-`expected_revision` is the revision of the trainer that the command is based on; with None it holds
-for any.
+`if_match` is the precondition of the caller: the entity tags (RFC 9110) of the revisions of the
+trainer that the command may be based on; with None it holds for any.
 """
 
 from dataclasses import dataclass
@@ -49,7 +49,7 @@ class ChangeProfile(Command[Changed]):
     trainer_id: str
     name: str
     bio: str
-    expected_revision: int | None = None
+    if_match: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class AssignSpecialities(Command[Changed]):
 
     trainer_id: str
     specialities: tuple[str, ...]
-    expected_revision: int | None = None
+    if_match: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class SetAvailability(Command[Changed]):
 
     trainer_id: str
     week: Week
-    expected_revision: int | None = None
+    if_match: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class RetireTrainer(Command[Changed]):
     """End a trainer's work: the sessions to come are cancelled."""
 
     trainer_id: str
-    expected_revision: int | None = None
+    if_match: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class BookSession(Command[Booked]):
     trainer_id: str
     member: str
     starts_at: datetime
-    expected_revision: int | None = None
+    if_match: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ class CancelSession(Command[Changed]):
     trainer_id: str
     session_id: str
     member: str | None
-    expected_revision: int | None = None
+    if_match: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,4 +106,4 @@ class RateSession(Command[Changed]):
     session_id: str
     member: str
     stars: int
-    expected_revision: int | None = None
+    if_match: str | None = None

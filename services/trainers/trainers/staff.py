@@ -59,7 +59,7 @@ class Present:
 
     async def handle(self, session: AsyncSession, command: ChangeProfile, /) -> Changed:
         """Replace name and biography."""
-        trainer = await store.lock_active(session, command.trainer_id, command.expected_revision)
+        trainer = await store.lock_active(session, command.trainer_id, command.if_match)
         wanted = {"name": command.name, "bio": command.bio}
         if wanted == {"name": trainer.name, "bio": trainer.bio}:
             return await store.unchanged(session, trainer)
@@ -76,7 +76,7 @@ class Assign:
 
     async def handle(self, session: AsyncSession, command: AssignSpecialities, /) -> Changed:
         """Replace all specialities; they are kept sorted, each once."""
-        trainer = await store.lock_active(session, command.trainer_id, command.expected_revision)
+        trainer = await store.lock_active(session, command.trainer_id, command.if_match)
         wanted = tuple(sorted(set(command.specialities)))
         if wanted == trainer.specialities:
             return await store.unchanged(session, trainer)
@@ -101,7 +101,7 @@ class Schedule:
         Raises:
             ValueError: the slots overlap, or are no slots.
         """
-        trainer = await store.lock_active(session, command.trainer_id, command.expected_revision)
+        trainer = await store.lock_active(session, command.trainer_id, command.if_match)
         week = Week(command.week.time_zone, ordered(command.week.slots))
         if week == trainer.week:
             return await store.unchanged(session, trainer)
@@ -122,7 +122,7 @@ class Retire:
 
     async def handle(self, session: AsyncSession, command: RetireTrainer, /) -> Changed:
         """Retire a trainer and cancel the sessions to come. Again changes nothing."""
-        trainer = await store.lock(session, command.trainer_id, command.expected_revision)
+        trainer = await store.lock(session, command.trainer_id, command.if_match)
         if trainer.status == store.RETIRED:
             return await store.unchanged(session, trainer)
         now = self.clock.now()

@@ -9,6 +9,7 @@ from pydantic import TypeAdapter
 from sqlalchemy import insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from chassis.etags import strong_match
 from trainers import log
 from trainers.commands import Changed
 from trainers.events import Event
@@ -47,18 +48,18 @@ async def add(session: AsyncSession, trainer: Trainer, fact: Event, now: datetim
     return Changed(trainer.id, 1, version)
 
 
-async def lock(session: AsyncSession, trainer_id: str, expected_revision: int | None) -> Trainer:
+async def lock(session: AsyncSession, trainer_id: str, if_match: str | None) -> Trainer:
     """Return a trainer whom nobody else changes until the end of this transaction.
 
     Raises:
         NotFound: there is none.
-        Stale: the revision is not the expected one.
+        Stale: the precondition does not name the revision.
     """
     query = select(trainers).where(trainers.c.id == trainer_id).with_for_update()
     row = (await session.execute(query)).one_or_none()
     if row is None:
         raise NotFound(f"There is no trainer {trainer_id}.")
-    if expected_revision not in {None, row.revision}:
+    if if_match is not None and not strong_match(if_match, row.revision):
         raise Stale(row.revision)
     return Trainer(
         id=row.id,
@@ -71,17 +72,15 @@ async def lock(session: AsyncSession, trainer_id: str, expected_revision: int | 
     )
 
 
-async def lock_active(
-    session: AsyncSession, trainer_id: str, expected_revision: int | None
-) -> Trainer:
+async def lock_active(session: AsyncSession, trainer_id: str, if_match: str | None) -> Trainer:
     """Return a trainer who works, locked.
 
     Raises:
         NotFound: there is none.
-        Stale: the revision is not the expected one.
+        Stale: the precondition does not name the revision.
         Conflict: the trainer retired.
     """
-    trainer = await lock(session, trainer_id, expected_revision)
+    trainer = await lock(session, trainer_id, if_match)
     if trainer.status != ACTIVE:
         raise Conflict(
             "trainer-retired", "The trainer is retired", "A retired trainer is not changed."
