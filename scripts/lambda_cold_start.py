@@ -3,7 +3,7 @@
 Each start is a fresh process that sees the unzipped zip and nothing else, as on Lambda. Rounds
 are interleaved, so that a busy minute of the machine hits every variant alike:
 
-    python      an empty interpreter: the floor
+    python      an empty interpreter: the floor, which the others include
     zip         import and lifespan, with the zip's bytecode
     sources     the same without bytecode, as an unprepared zip would start
 
@@ -21,6 +21,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,9 +30,8 @@ from scripts.lambda_zip import PYTHONS, ZipError, find_python
 
 _MEASURE = """
 import json, sys, time
-wall, cpu = time.perf_counter(), time.process_time()
 {work}
-print(json.dumps([time.perf_counter() - wall, time.process_time() - cpu, len(sys.modules)]))
+print(json.dumps([time.monotonic(), time.process_time(), len(sys.modules)]))
 """
 VARIANTS = {"python": "", "zip": "import lambda_function", "sources": "import lambda_function"}
 
@@ -47,7 +47,7 @@ def bytecode_version(file: Path) -> str:
             names = packed.namelist()
     except (OSError, zipfile.BadZipFile) as error:
         raise ZipError(f"{file}: {error}; build it: make lambda SERVICE=items") from None
-    for version in (*PYTHONS, "3.11"):
+    for version in PYTHONS:
         tag = f"cpython-{version.replace('.', '')}.pyc"
         if f"__pycache__/lambda_function.{tag}" in names:
             return version
@@ -55,8 +55,15 @@ def bytecode_version(file: Path) -> str:
 
 
 def start(interpreter: str, task: Path, work: str) -> tuple[float, float, int]:
-    """Start once; return wall seconds, CPU seconds and the number of modules."""
+    """Start once; return wall seconds, CPU seconds and the number of modules.
+
+    Both times begin with the process: its clock is that of this machine, the same as here.
+
+    Raises:
+        ZipError: the function does not start.
+    """
     environment = {**os.environ, "PYTHONPATH": str(task), "PYTHONDONTWRITEBYTECODE": "1"}
+    began = time.monotonic()
     done = subprocess.run(
         [interpreter, "-S", "-s", "-c", _MEASURE.format(work=work)],
         cwd=task.parent,
@@ -67,8 +74,8 @@ def start(interpreter: str, task: Path, work: str) -> tuple[float, float, int]:
     )
     if done.returncode:
         raise ZipError(f"the function does not start: {done.stderr.strip().splitlines()[-1]}")
-    wall, cpu, modules = json.loads(done.stdout.splitlines()[-1])
-    return wall, cpu, modules
+    ended, cpu, modules = json.loads(done.stdout.splitlines()[-1])
+    return ended - began, cpu, modules
 
 
 def measure(file: Path, rounds: int) -> Mapping[str, list[tuple[float, float, int]]]:

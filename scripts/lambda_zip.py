@@ -25,7 +25,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from chassis.aws import LambdaError, require_no_loops
-from chassis.settings import ServiceSettings, load_settings
+from chassis.settings import ServiceSettings, SettingsError, load_settings
 from scripts.slim import slim
 from scripts.topology import ROOT, Service, Topology, TopologyError, load
 
@@ -61,6 +61,7 @@ def find(name: str, topology: Topology) -> Service:
     Raises:
         ZipError: there is no such service.
         LambdaError: it cannot run on Lambda.
+        SettingsError: a setting of it in this environment is wrong.
     """
     if name not in topology.services:
         known = ", ".join(topology.services)
@@ -277,7 +278,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         service = find(options.service, load())
         file = (options.output or ROOT / OUTPUT / f"{service.name}.zip").resolve()
         build(service, file, arch=options.arch, python=options.python)
-    except (ZipError, LambdaError, TopologyError, OSError) as error:
+    except (ZipError, LambdaError, SettingsError, TopologyError, OSError) as error:
         print(f"lambda: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     print(*_report(service, file, options.arch, options.python), sep="\n")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts import lambda_zip
+from scripts import lambda_cold_start, lambda_zip
 from scripts.topology import ROOT, load
 
 NOT_THERE = (
@@ -109,6 +109,43 @@ def test_what_cannot_run_there_is_refused_in_one_line(service: str, reason: str)
     [line] = done.stderr.splitlines()
     assert line.startswith("lambda: ")
     assert reason in line
+
+
+def test_a_wrong_setting_is_told_in_one_line() -> None:
+    """Exit code 2, and its name."""
+    done = subprocess.run(
+        [sys.executable, "-m", "scripts.lambda_zip", "items"],
+        cwd=ROOT,
+        env={**os.environ, "ITEMS_PORT": "x"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    [line] = done.stderr.splitlines()
+    assert line.startswith("lambda: ITEMS_PORT: ")
+
+
+def test_the_cold_start_of_an_empty_interpreter_is_counted(tmp_path: Path) -> None:
+    """It is the floor of every start, and no start is free."""
+    wall, cpu, modules = lambda_cold_start.start(sys.executable, tmp_path, "")
+    assert min(wall, cpu) > 0.001
+    assert modules > 10
+    with pytest.raises(lambda_zip.ZipError, match="does not start: ModuleNotFoundError"):
+        lambda_cold_start.start(sys.executable, tmp_path, "import nothing_of_this_name")
+
+
+def test_a_zip_says_which_python_it_is_for(tmp_path: Path) -> None:
+    """By the bytecode of its handler; a zip without is none of ours."""
+    file = tmp_path / "made.zip"
+    with zipfile.ZipFile(file, "w") as packed:
+        packed.writestr("__pycache__/lambda_function.cpython-313.pyc", b"")
+    assert lambda_cold_start.bytecode_version(file) == "3.13"
+    with zipfile.ZipFile(file, "w") as packed:
+        packed.writestr("lambda_function.py", b"")
+    with pytest.raises(lambda_zip.ZipError, match="no bytecode of a handler"):
+        lambda_cold_start.bytecode_version(file)
 
 
 def test_services_without_loops_of_their_own_may_run_there() -> None:
