@@ -9,10 +9,10 @@ from fastapi import Depends, Query
 from sqlalchemy import ColumnElement, Select, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from chassis.moments import Moment
 from chassis.pagination import Cursor, paginate
 from tasks.domain import Priority, Status, Task, folded
 from tasks.models import tasks
-from tasks.schemas import Moment
 from tasks.store import to_task
 
 _c = tasks.c

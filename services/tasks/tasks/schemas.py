@@ -1,15 +1,11 @@
 """What goes over the wire: the DTOs of the tasks API, with examples for the OpenAPI document."""
 
-import re
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
 
 from pydantic import (
-    AfterValidator,
-    AwareDatetime,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     StringConstraints,
@@ -18,33 +14,12 @@ from pydantic import (
 from typing_extensions import TypedDict
 
 from chassis import ids
+from chassis.moments import Moment
 from chassis.pagination import Page
 from chassis.text import ONE_LINE, STORABLE
 from tasks.domain import Content, Priority, Status, Task
 
 MAX_IDS = 100
-
-_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
-
-
-def _has_an_offset(value: Any) -> Any:
-    """Refuse what pydantic takes for a time besides RFC 3339: numbers, and times of nowhere."""
-    if isinstance(value, datetime) or (isinstance(value, str) and _RFC_3339.fullmatch(value)):
-        return value
-    raise ValueError(
-        "a time needs its offset: 2026-05-04T12:00:00+02:00 or ...Z (in a URL write + as %2B)"
-    )
-
-
-def _in_utc(value: datetime) -> datetime:
-    try:
-        return value.astimezone(UTC)
-    except OverflowError:
-        raise ValueError("the time is out of the calendar in UTC") from None
-
-
-Moment = Annotated[AwareDatetime, BeforeValidator(_has_an_offset), AfterValidator(_in_utc)]
-"""A time with its offset from UTC (RFC 3339); kept in UTC, to the microsecond."""
 
 TaskId = Annotated[
     str,

@@ -103,13 +103,10 @@ async def test_what_cannot_be_booked(gym, problem):
     trainer = await gym.register()
     for at in ("2026-11-30T09:15:00+01:00", "2026-11-30T08:15:00Z", "2026-12-01T09:00:00+01:00"):
         problem(await gym.book(trainer, at=at), 409, "no-such-slot")
-    for at in (
-        "2026-11-23T09:00:00+01:00",
-        "2027-02-01T09:00:00+01:00",
-        "0001-01-01T00:00:00+14:00",
-    ):
+    for at in ("2026-11-23T09:00:00+01:00", "2027-02-01T09:00:00+01:00"):
         problem(await gym.book(trainer, at=at), 409, "not-bookable-now")
-    problem(await gym.book(trainer, at="2026-11-30T09:00:00"), 422, "validation")
+    for at in ("2026-11-30T09:00:00", "0001-01-01T00:00:00+14:00", 1_796_025_600):
+        problem(await gym.book(trainer, at=at), 422, "validation")
     problem(await gym.book(NOBODY[1:]), 404)
     problem(await gym.book(await gym.register("B", week=None)), 409, "no-such-slot")
 

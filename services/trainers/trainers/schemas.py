@@ -2,13 +2,13 @@
 
 from datetime import datetime, time
 from decimal import Decimal
+from functools import cache
 from typing import Annotated, Any, Self
 from zoneinfo import available_timezones
 
 from fastapi import Path
 from pydantic import (
     AfterValidator,
-    AwareDatetime,
     BaseModel,
     ConfigDict,
     Field,
@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from chassis import ids
+from chassis.moments import Moment
 from chassis.pagination import Page
 from chassis.text import ONE_LINE, STORABLE
 from trainers.commands import Booked, Changed
@@ -45,8 +46,13 @@ MAX_SPECIALITIES = 20
 MAX_SLOTS = 100
 
 
+@cache  # it walks the whole database of zones in the file system
+def _zones() -> frozenset[str]:
+    return frozenset(available_timezones())
+
+
 def _known_zone(name: str) -> str:
-    if name not in available_timezones():
+    if name not in _zones():
         raise ValueError("no time zone of the IANA database; give one such as Europe/Berlin")
     return name
 
@@ -117,7 +123,7 @@ class WeekBody(Body):
 class BookingIn(Body):
     """Which slot to book."""
 
-    starts_at: AwareDatetime = Field(
+    starts_at: Moment = Field(
         description="When a slot of the trainer begins, with an offset.",
         examples=["2026-12-07T09:00:00+01:00"],
     )
