@@ -2,6 +2,8 @@
 What preStop runs. SIGTERM ends Envoy at once, so everything that must not be cut happens before it.
 Once /healthcheck/fail is said, /ready is 503 and every answer carries `connection: close` (GOAWAY in
 HTTP/2). The image has bash, but no HTTP client.
+Open streams (WebSockets, server-sent events) count as requests and never end by themselves: with one
+left, both waits last as long as they may, and SIGTERM cuts it. Its client resumes elsewhere.
 */ -}}
 {{- define "gateway.drain" -}}
 set -u
