@@ -34,8 +34,8 @@ async def append(
 ) -> int:
     """Append the events of one trainer; return the position of the last.
 
-    `revision` is the trainer's before them. Make it the last statement of a transaction: from
-    here to the commit nobody else appends.
+    `revision` is the trainer's before them. Call it at the end of a transaction: from here to the
+    commit nobody else appends.
     """
     # Positions must become visible in their order, or the projector, which goes on behind the
     # last position that it saw, would pass over a lower one that is committed later. A sequence
