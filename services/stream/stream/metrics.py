@@ -44,7 +44,7 @@ class StreamMetrics:
             "stream_queue_depth_max",
             "Events that wait for the slowest client.",
             registry=registry,
-            multiprocess_mode="max",
+            multiprocess_mode="livemax",
         )
         self.lag = Histogram(
             "stream_lag_seconds",
@@ -56,5 +56,5 @@ class StreamMetrics:
             "stream_log_up",
             "1 while the log of events answers this process, 0 while it does not.",
             registry=registry,
-            multiprocess_mode="min",
+            multiprocess_mode="livemin",
         )

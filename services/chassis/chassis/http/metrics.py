@@ -43,7 +43,7 @@ class HttpClientMetrics:
             "State of the circuit breaker: 0 closed, 1 half-open, 2 open.",
             ["peer"],
             registry=registry,
-            multiprocess_mode="max",
+            multiprocess_mode="livemax",
         )
 
     def attempt(self, peer: str, method: str, status: str, seconds: float | None) -> None:
