@@ -101,7 +101,8 @@ class Hub:
         messages = size = 0
         for entry in entries:
             self.history.add(entry)
-            self.head = entry.position
+            # Never back: of two kinds that are loaded one may be read up to later events.
+            self.head = max(self.head, entry.position)
             self._metrics.lag.observe(_age(entry, self._clock.now()))
             self._fan_out(entry)
             if self.waiting:
