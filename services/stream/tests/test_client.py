@@ -118,7 +118,7 @@ async def test_a_drain_loses_nothing(start, valkey_process, until):
         async def finish(client):
             code, _ = await client.closed()
             goodbye = client.seen[-1]
-            told.append((code, goodbye["type"], asyncio.get_running_loop().time()))
+            told.append((code, goodbye["type"], goodbye.get("retry_ms")))
             assert 500 <= goodbye["retry_ms"] <= 2500
             values = [each for each in client.seen if each["type"] == "event"]
             begins = [each for each in client.seen if each["type"] == "subscribed"]
@@ -138,8 +138,7 @@ async def test_a_drain_loses_nothing(start, valkey_process, until):
         )
         assert results == [list(range(30))] * 20
         assert {(code, kind) for code, kind, _ in told} == {(1012, "goodbye")}
-        times = sorted(at for *_, at in told)
-        assert times[-1] - times[0] > 0.3
+        assert len({hint for *_, hint in told}) > 5, "not all come back at the same time"
         assert old.app.state.runtime.lifecycle.streams == 0
         refused = await old.http.get(
             "/v1/events",
