@@ -185,10 +185,10 @@ def test_polling_begins_no_traces(shop: Shop) -> None:
     """Relays, recoveries and gauges look at their tables each second: none of it is a trace."""
     shop.call("GET", "/v1/items")  # something is there
     summaries = eventually(lambda: shop.call("GET", "/api/traces", at="traces").json(), 60)
-    alone = [each for each in summaries if each["count"] == 1]
-    for summary in alone:
-        [span] = trace_of(shop, summary["id"])
-        assert "db.statement" not in span["attributes"], span
+    alone = [each["id"] for each in summaries if each["count"] == 1]
+    # Since then a trace may have grown, or lost its place to a newer one.
+    found = [spans[0] for spans in (trace_of(shop, each) for each in alone) if len(spans) == 1]
+    assert [span for span in found if "db.statement" in span["attributes"]] == []
 
 
 def test_the_view_and_the_terminal_show_the_same_trace(shop: Shop) -> None:
