@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -66,7 +65,6 @@ def test_a_closed_terminal_stops_everything(toy: Platform) -> None:
     assert not any(map(alive, pids))
 
 
-@pytest.mark.timeout(400)  # a runner may take a minute to end what does not listen
 def test_ctrl_c_during_the_start_leaves_nothing(toy: Platform) -> None:
     """A start that is not through yet is taken back, in the foreground and in the background."""
     for words in ((), ("--detach",)):
@@ -74,11 +72,7 @@ def test_ctrl_c_during_the_start_leaves_nothing(toy: Platform) -> None:
         eventually(lambda: toy.process("back")["state"] == "ready")
         pids = toy.pids()
         os.killpg(up.pid, signal.SIGINT)
-        try:
-            output, _ = up.communicate(timeout=150)
-        except subprocess.TimeoutExpired:
-            status = (toy.home / "run" / "status.json").read_text()
-            pytest.fail(f"{words} did not end: {status} {[(p, alive(p)) for p in pids]}")
+        output, _ = up.communicate(timeout=60)
         assert "Traceback" not in output
         assert not any(map(alive, pids))
         assert toy.run("down").stdout == "Nothing runs.\n"
