@@ -93,13 +93,15 @@ class Connection:
     async def _serve(
         self, main: Coroutine[Any, Any, None], beside: Coroutine[Any, Any, None]
     ) -> None:
-        """Serve the client until `main` ends; `beside` runs meanwhile."""
+        """Serve the client until `main` ends; `beside` runs meanwhile, and its failure is ours."""
         streams = self._streams
         streams.hub.attach(self.subscriber)
         streams.connections.open.add(self)
-        other = asyncio.create_task(beside)
         try:
-            await main
+            async with asyncio.TaskGroup() as both:
+                other = both.create_task(beside)
+                await main
+                other.cancel()
         except asyncio.CancelledError:
             if not self._cut or self._task is None:
                 raise
@@ -107,8 +109,6 @@ class Connection:
         finally:
             streams.connections.open.discard(self)
             streams.hub.detach(self.subscriber)
-            other.cancel()
-            await asyncio.wait([other])
 
     async def _deliver(self, send: Send) -> Ending:
         """Send what there is for the client; return why there will be no more."""

@@ -213,6 +213,19 @@ async def test_topics_are_limited(start):
         await client.subscribe("sensors/c")
 
 
+async def test_a_fault_of_the_sender_ends_the_stream(start, caplog, until):
+    """A client of a stream that sends no more would wait for ever."""
+    async with start() as replica:
+        async with replica.open() as client:
+            await client.subscribe("sensors/a")
+            [connection] = replica.streams.connections.open
+            connection.subscriber.say("no message")
+            code, _ = await client.closed()
+        assert code in (1006, 1011)
+        await until(lambda: not replica.streams.connections.open)
+    assert "has no attribute 'text'" in caplog.text
+
+
 async def test_two_replicas_stream_what_either_takes(start, valkey_process, order_event):
     """In the same order with the same ids, so that a client may go on at the other one."""
     url = valkey_process.url
