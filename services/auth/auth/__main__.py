@@ -17,10 +17,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from auth import api_keys, emails, passwords, sessions, users
 from auth.clients import Clients
-from auth.sealing import SealError
+from auth.sealing import Sealer, SealError
 from auth.settings import Settings
 from auth.signing_keys import RotationConflictError, SigningKeys
-from auth.state import make_hasher, make_sealer
+from auth.state import key_encryption_keys, make_hasher
 from chassis.clock import SystemClock
 from chassis.database import Database
 from chassis.settings import SettingsError, load_settings
@@ -157,7 +157,7 @@ async def _rotate_keys(
 ) -> str:
     if arguments.withdraw and not arguments.now:
         raise InputError("--withdraw needs --now: without the old key nothing could sign")
-    keys = SigningKeys(settings, database, SystemClock(), make_sealer(settings))
+    keys = SigningKeys(settings, database, SystemClock(), Sealer(key_encryption_keys(settings)))
     made = await keys.rotate(at_once=arguments.now, withdraw=arguments.withdraw)
     return f"published key {made.kid}; it signs from {made.activates_at:%Y-%m-%dT%H:%M:%SZ}"
 

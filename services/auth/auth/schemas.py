@@ -5,7 +5,6 @@ from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
-    AwareDatetime,
     BaseModel,
     ConfigDict,
     Field,
@@ -18,6 +17,7 @@ from auth.models import ApiKey as ApiKeyRow
 from auth.models import User as UserRow
 from auth.scopes import parse
 from auth.users import login_scopes
+from chassis.moments import Moment
 
 Email = Annotated[
     str,
@@ -139,7 +139,7 @@ class NewApiKey(BaseModel):
         max_length=50,
         description="Some of the scopes of your own token, but not keys:manage.",
     )
-    expires_at: AwareDatetime | None = Field(
+    expires_at: Moment | None = Field(
         default=None, description="In 90 days if not given; 365 days at most (both are settings)."
     )
 

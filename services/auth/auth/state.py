@@ -64,11 +64,6 @@ def key_encryption_keys(settings: Settings) -> tuple[bytes, ...]:
     return parse_keys(development_key(folder / _KEY_FILE))
 
 
-def make_sealer(settings: Settings) -> Sealer:
-    """Return the sealer of the signing keys."""
-    return Sealer(key_encryption_keys(settings))
-
-
 def make_hasher(settings: Settings) -> PasswordHasher:
     """Return the password hasher that the settings describe."""
     return PasswordHasher(
@@ -88,7 +83,8 @@ async def running(runtime: Runtime) -> AsyncIterator[None]:
     """
     settings, database, clock = runtime.settings, runtime.database, runtime.clock
     assert isinstance(settings, Settings)
-    keys = SigningKeys(settings, database, clock, make_sealer(settings))
+    secrets = key_encryption_keys(settings)
+    keys = SigningKeys(settings, database, clock, Sealer(secrets))
     try:
         await keys.load()
     except SealError as exc:
@@ -103,7 +99,7 @@ async def running(runtime: Runtime) -> AsyncIterator[None]:
     runtime.verifier = own_verifier(settings, keys, clock)
     issuer = TokenIssuer(settings, keys, clock)
     api_keys = ApiKeys(settings, database, clock, issuer)
-    lockout = Lockout(settings, derive(key_encryption_keys(settings)[0], "lockout"))
+    lockout = Lockout(settings, derive(secrets[0], "lockout"))
     runtime.extras["auth"] = Auth(
         settings=settings,
         database=database,

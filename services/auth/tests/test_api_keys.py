@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -190,6 +191,7 @@ _REFUSED: list[tuple[dict[str, Any], int]] = [
     ({"expires_at": "2999-01-01T00:00:00Z"}, 422),
     ({"expires_at": "2026-01-01T00:00:00"}, 422),
     ({"expires_at": "soon"}, 422),
+    ({"expires_at": int(time.time()) + 86_400}, 422),
     ({"owner_id": "somebody"}, 422),
 ]
 

@@ -25,5 +25,8 @@ def _in_utc(value: datetime) -> datetime:
         raise ValueError("the time is out of the calendar in UTC") from None
 
 
-Moment = Annotated[AwareDatetime, BeforeValidator(_has_an_offset), AfterValidator(_in_utc)]
+LocalMoment = Annotated[AwareDatetime, BeforeValidator(_has_an_offset)]
+"""A time with its offset from UTC (RFC 3339), which it keeps."""
+
+Moment = Annotated[LocalMoment, AfterValidator(_in_utc)]
 """A time with its offset from UTC (RFC 3339); kept in UTC, to the microsecond."""

@@ -10,9 +10,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Path, Response
 from opentelemetry import trace
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from chassis.events.cloudevent import CONTENT_TYPE, CloudEvent
+from chassis.moments import LocalMoment
 from chassis.problems import Problem, problems
 from chassis.runtime import Runtime, RuntimeDep
 from chassis.security import Principal, requires
@@ -106,7 +107,7 @@ class Reading(BaseModel):
     unit: str = Field(
         pattern=r"^[!-~]{1,20}$", description="UCUM code, such as Cel, % or kW.h.", examples=["Cel"]
     )
-    at: AwareDatetime = Field(
+    at: LocalMoment = Field(
         description="When it was measured, RFC 3339.", examples=["2026-05-04T12:00:00Z"]
     )
 

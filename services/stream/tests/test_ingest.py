@@ -56,6 +56,7 @@ async def test_a_batch_is_taken_in_its_order_or_not_at_all(replica):
         {**GOOD, "unit": "two words"},
         {**GOOD, "at": "yesterday"},
         {**GOOD, "at": "2026-05-04T12:00:00"},
+        {**GOOD, "at": 1777888800},
         {**GOOD, "colour": "red"},
     ],
 )
