@@ -30,7 +30,7 @@ ISSUER = "http://localhost:8080"
 AUDIENCE = "slipway"
 
 
-def wait_until(condition: Callable[[], Any], what: str, seconds: float = 15) -> Any:
+def wait_until(condition: Callable[[], Any], what: str, seconds: float = 60) -> Any:
     """Poll until `condition` is true and return its value; fail after `seconds`."""
     end = time.monotonic() + seconds
     while not (value := condition()):
@@ -298,7 +298,7 @@ class Gateway:
         body: bytes | None = None,
         *,
         port: int | None = None,
-        timeout: float = 20,
+        timeout: float = 60,
     ) -> Response:
         """Send a request with exactly this path, on a connection of its own."""
         connection = http.client.HTTPConnection("127.0.0.1", port or self.http, timeout=timeout)
@@ -314,7 +314,7 @@ class Gateway:
         """Send a GET."""
         return self.request("GET", path, headers, **more)
 
-    def raw(self, data: bytes, timeout: float = 10) -> bytes:
+    def raw(self, data: bytes, timeout: float = 60) -> bytes:
         """Send bytes and return everything until Envoy closes the connection."""
         with socket.create_connection(("127.0.0.1", self.http), timeout=timeout) as s:
             s.sendall(data)
@@ -325,7 +325,7 @@ class Gateway:
 
     def repeat(self, method: str, path: str, count: int) -> list[int]:
         """Send the same request many times on one connection, and return the statuses."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.http, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self.http, timeout=60)
         statuses = []
         with contextlib.closing(connection):
             for _ in range(count):

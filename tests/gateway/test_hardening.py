@@ -163,14 +163,14 @@ def test_slow_clients_are_let_go(start_gateway: Callable[..., Gateway], upstream
         answer = gateway.raw(data)
         assert answer.startswith(b"HTTP/1.1 408 "), answer
         assert b"application/problem+json" in answer
-        assert time.monotonic() - begin < 5
+        assert time.monotonic() - begin < 30
     assert upstreams.seen == []
 
 
 def test_idle_connections_are_closed(start_gateway: Callable[..., Gateway]):
     """A connection without a request goes after the idle time."""
     gateway = start_gateway({**UNLIMITED, "timeouts": {"idleSeconds": 1}})
-    with socket.create_connection(("127.0.0.1", gateway.http), timeout=10) as s:
+    with socket.create_connection(("127.0.0.1", gateway.http), timeout=60) as s:
         assert s.recv(1) == b""
 
 
@@ -180,11 +180,11 @@ def test_connections_are_bounded(start_gateway: Callable[..., Gateway]):
     held = []
     try:
         for _ in range(2):
-            s = socket.create_connection(("127.0.0.1", gateway.http), timeout=10)
+            s = socket.create_connection(("127.0.0.1", gateway.http), timeout=60)
             held.append(s)
             s.sendall(b"GET /info/ HTTP/1.1\r\nHost: a\r\n\r\n")
             assert s.recv(4096).startswith(b"HTTP/1.1 200")
-        third = socket.create_connection(("127.0.0.1", gateway.http), timeout=10)
+        third = socket.create_connection(("127.0.0.1", gateway.http), timeout=60)
         held.append(third)
         with contextlib.suppress(ConnectionResetError):
             assert third.recv(1) == b""
@@ -224,7 +224,7 @@ def test_http2_without_tls(gateway: Gateway):
     block = b"".join(_literal(*header) for header in headers)
     data = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _frame(4, 0, 0, b"") + _frame(1, 5, 1, block)
     received = b""
-    with socket.create_connection(("127.0.0.1", gateway.http), timeout=10) as s:
+    with socket.create_connection(("127.0.0.1", gateway.http), timeout=60) as s:
         s.sendall(data)
         while b'"service": "info"' not in received:
             chunk = s.recv(65536)
@@ -244,7 +244,7 @@ def test_the_admin_interface_is_not_outside(gateway: Gateway, issuer: Issuer):
 def test_old_connections_are_asked_to_go(start_gateway: Callable[..., Gateway]):
     """After maxConnectionSeconds an answer closes its connection, so that load spreads again."""
     gateway = start_gateway({**UNLIMITED, "timeouts": {"maxConnectionSeconds": 1}})
-    connection = http.client.HTTPConnection("127.0.0.1", gateway.http, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", gateway.http, timeout=60)
 
     def closing() -> bool:
         connection.request("GET", "/nowhere")

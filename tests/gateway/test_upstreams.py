@@ -36,10 +36,10 @@ def test_a_slow_service_is_504(start_gateway: Callable[..., Gateway]):
     gateway = start_gateway({**UNLIMITED, "timeouts": {"routeSeconds": 0.5}})
     assert gateway.get("/v1/items").json()["headers"]["x-request-timeout-ms"] == "250"
     begin = time.monotonic()
-    answer = gateway.get("/v1/items?sleep=10")
+    answer = gateway.get("/v1/items?sleep=60")
     assert answer.status == 504
     assert answer.problem()["title"] == "Gateway Timeout"
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 30
 
 
 def test_a_route_has_its_own_timeout(start_gateway: Callable[..., Gateway]):
@@ -54,7 +54,7 @@ def test_a_route_has_its_own_timeout(start_gateway: Callable[..., Gateway]):
     assert gateway.get("/slow").json()["headers"]["x-request-timeout-ms"] == "2250"
     headers = gateway.get("/stream?sleep=0.6", {"X-Request-Timeout-Ms": "1"}).json()["headers"]
     assert "x-request-timeout-ms" not in headers
-    assert gateway.get("/hasty?sleep=5").status == 504
+    assert gateway.get("/hasty?sleep=60").status == 504
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
@@ -147,7 +147,7 @@ def test_a_host_may_be_a_name(start_gateway: Callable[..., Gateway], upstreams: 
 
 def _websocket(gateway: Gateway, path: str, headers: dict[str, str]) -> tuple[bytes, socket.socket]:
     """Ask for an upgrade; return the answer's head and the open socket."""
-    s = socket.create_connection(("127.0.0.1", gateway.http), timeout=10)
+    s = socket.create_connection(("127.0.0.1", gateway.http), timeout=60)
     fields = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     s.sendall(
         f"GET {path} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"

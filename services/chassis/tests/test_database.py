@@ -261,7 +261,7 @@ async def test_cancelled_work_leaves_the_pools_usable(open_database):
 
 async def until_unused(registry):
     """A connection of a cancelled task may come back a moment after the task has ended."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while registry.get_sample_value("db_pool_connections", {"state": "used"}):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
@@ -350,7 +350,7 @@ async def test_run_transaction_repeats_a_serialization_failure(database):
             runs.append(source)
             number = await session.scalar(select(Row.number).where(Row.id == source))
             if len(runs) <= 2 and database.dialect == "postgresql":
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(60):
                     await barrier.wait()
             await session.execute(update(Row).where(Row.id == target).values(number=number + 1))
 
@@ -377,7 +377,7 @@ async def test_run_transaction_repeats_a_deadlock(database):
             runs.append(first)
             await session.execute(update(Row).where(Row.id == first).values(number=Row.number + 1))
             if len(runs) <= 2:
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(60):
                     await barrier.wait()
             await session.execute(update(Row).where(Row.id == second).values(number=Row.number + 1))
 

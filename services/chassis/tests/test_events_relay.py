@@ -90,7 +90,7 @@ async def send(runtime, *subjects, **options):
         ]
 
 
-async def settle(relay, runtime, seconds=10):
+async def settle(relay, runtime, seconds=60):
     """Run the relay until nothing is pending."""
     async with asyncio.timeout(seconds):
         while PENDING in await states(runtime):

@@ -119,7 +119,7 @@ class TestFaultyPeer:
     @pytest.fixture
     async def client(self):
         """A client of the usual kind."""
-        async with httpx2.AsyncClient(trust_env=False, timeout=10) as client:
+        async with httpx2.AsyncClient(trust_env=False, timeout=60) as client:
             yield client
 
     async def test_it_answers_and_records(self, client, faulty_peer):

@@ -54,7 +54,7 @@ class Bench:
 
     async def started(self, waiting: int) -> None:
         """Let tasks run until so many rows wait."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while self.batcher.queued_rows != waiting:  # noqa: ASYNC110  (it tells nobody)
                 await asyncio.sleep(0)
 

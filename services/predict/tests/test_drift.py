@@ -1,5 +1,6 @@
 """Drift: rows like those of the training are quiet, shifted ones are not, few ones say nothing."""
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -98,7 +99,7 @@ async def test_the_gauges_follow_what_is_asked_for(samples: Any, helpers: Any) -
         async def measured() -> None:
             await samples.clock.wait_for_sleepers(1)
             samples.clock.advance(5)
-            async with __import__("asyncio").timeout(10):
+            async with asyncio.timeout(60):
                 await samples.clock.wait_for_sleepers(1)
 
         await ask(199)

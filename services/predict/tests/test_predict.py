@@ -284,7 +284,7 @@ async def test_overload_and_deadlines_are_answered_in_time(
         assert await asyncio.to_thread(began.wait, 10)
         second = asyncio.create_task(client.post("/v1/predict", json=thousand))
         waiting = app_batcher(client)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while waiting().queued_rows != 1000:  # noqa: ASYNC110  (it tells nobody)
                 await asyncio.sleep(0.001)
         full = await client.post("/v1/predict", json={"features": {"a": 1}})

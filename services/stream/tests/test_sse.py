@@ -20,7 +20,7 @@ class Lines:
     async def next(self):
         """Return the next event as its fields; a comment is the field ''."""
         fields = {}
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(45):
             async for line in self._lines:
                 if not line:
                     return fields

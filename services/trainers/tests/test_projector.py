@@ -163,7 +163,7 @@ async def test_whoever_finds_the_row_held_stands_by(open_asleep, settings, datab
     async with open_asleep() as gym:
         await gym.register()
         async with held(settings):
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 assert await read_side(gym.runtime).projector.step() == 0
         assert await read_side(gym.runtime).projector.step() == 2
 

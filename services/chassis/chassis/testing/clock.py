@@ -68,7 +68,7 @@ class FakeClock:
             if not future.done():
                 future.set_result(None)
 
-    async def wait_for_sleepers(self, number: int = 1, *, within: float = 5.0) -> None:
+    async def wait_for_sleepers(self, number: int = 1, *, within: float = 30.0) -> None:
         """Wait (really, at most `within` seconds) until `number` tasks sleep on this clock."""
         async with asyncio.timeout(within):
             while self.sleepers < number:

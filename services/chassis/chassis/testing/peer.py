@@ -192,7 +192,7 @@ class FaultyPeer:
                 accepted.shutdown(socket.SHUT_RDWR)
             task.cancel()
 
-    async def wait_for_requests(self, number: int, *, within: float = 5.0) -> None:
+    async def wait_for_requests(self, number: int, *, within: float = 30.0) -> None:
         """Wait, at most `within` seconds, until `number` requests have arrived."""
         async with asyncio.timeout(within):
             while len(self.requests) < number:
