@@ -25,6 +25,8 @@ from scripts.traces import page
 from scripts.traces.spans import MAX_BYTES, BadExportError, Span, decode
 from scripts.traces.store import TRACES, Store, Trace
 
+# Envoy sends each 5 s, and loses what meets a connection that is just being closed.
+_KEEP_ALIVE_SECONDS = 75
 _PROTOBUF = "application/x-protobuf"
 _POLICY = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
 
@@ -129,6 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         port=args.port,
         log_level="warning",
         lifespan="off",
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=1,
     )
     return 0

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
+import http.client
 import io
 import json
+import select
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -17,12 +22,15 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from rich.console import Console
 from starlette.testclient import TestClient
 
+from scripts.local.ports import pick_free
+from scripts.local.procs import end_with_parent
 from scripts.traces import page, spans
 from scripts.traces.server import create_app
 from scripts.traces.spans import BadExportError, Span, decode
 from scripts.traces.store import Store
 from scripts.traces.terminal import show
 from scripts.traces.tree import rows
+from tests.local.platform_handle import ROOT, eventually
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
@@ -224,3 +232,30 @@ def test_the_sdk_s_own_exporter_is_understood(client: TestClient) -> None:
     assert second["parent_id"] == first["span_id"]
     assert second["attributes"] == {"flag": "True"}
     assert json.dumps(second["links"]) == "[]"
+
+
+def test_an_exporter_that_sends_each_five_seconds_keeps_its_connection() -> None:
+    """One that ends just as the next spans come would lose them."""
+    [port] = pick_free(1)
+    server = subprocess.Popen(
+        [sys.executable, "-m", "scripts.traces.server", "--port", str(port)],
+        cwd=ROOT,
+        preexec_fn=end_with_parent(),  # noqa: PLW1509  (made before the fork)
+    )
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+
+    def connected() -> bool:
+        assert server.poll() is None
+        with contextlib.suppress(ConnectionRefusedError):
+            connection.connect()
+        return connection.sock is not None
+
+    try:
+        eventually(connected, 60)
+        connection.request("GET", "/readyz")
+        assert connection.getresponse().read() == b"ok"
+        assert select.select([connection.sock], [], [], 10)[0] == [], "it was closed"
+    finally:
+        connection.close()
+        server.terminate()
+        server.wait()
