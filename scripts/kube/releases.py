@@ -73,11 +73,11 @@ class Release:
         Raises:
             ToolError: no image was named for it.
         """
-        if not self.sets:
+        named = {each.partition("=")[0] for each in self.sets}
+        if named.isdisjoint({"image.tag", "image.digest"}):
             raise ToolError(f"SERVICE={self.name}: TAG and DIGESTS name no image of it")
-        sets = self.sets
-        if not any(each.startswith("image.digest=") for each in sets):
-            sets = (*sets, "image.digest=")  # one that is there would win over the tag
+        # A digest that is there would win over the tag.
+        sets = self.sets if "image.digest" in named else (*self.sets, "image.digest=")
         return replace(self, values=(), sets=sets, reuses=True)
 
 

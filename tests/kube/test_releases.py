@@ -234,8 +234,12 @@ def test_a_rollout_changes_the_image_and_nothing_else() -> None:
     (orders,) = [r for r in releases(tree, "production", pinned) if r.name == "orders"]
     assert orders.with_image().sets == (f"image.digest={digest}",)
     (gateway,) = [r for r in releases(tree, "dev", Images(tag="1.4.0")) if r.name == "gateway"]
-    with pytest.raises(ToolError, match="SERVICE=gateway: TAG and DIGESTS name no image of it"):
-        gateway.with_image()
+    elsewhere = Images(registry="registry.example", digests={"orders": digest})
+    (items,) = [r for r in releases(tree, "production", elsewhere) if r.name == "items"]
+    for nameless in (gateway, items):
+        wrong = f"SERVICE={nameless.name}: TAG and DIGESTS name no image of it"
+        with pytest.raises(ToolError, match=wrong):
+            nameless.with_image()
 
 
 def test_digests_are_read_from_a_file(tmp_path: Path) -> None:
