@@ -123,13 +123,13 @@ def connections(*used: int) -> Series:
     ]
 
 
-def deployment(wanted: int, available: int, name: str = "orders", minutes: int = 40) -> Series:
+def deployment(wanted: int, available: int, name: str = "orders") -> Series:
     """Return what kube-state-metrics says of the replicas of a Deployment."""
     prefix, job = "kube_deployment", "kube-state-metrics"
     more = {"deployment": name}
     return [
-        *gauge(f"{prefix}_spec_replicas", f"{wanted}x{minutes}", job, **more),
-        *gauge(f"{prefix}_status_replicas_available", f"{available}x{minutes}", job, **more),
+        *gauge(f"{prefix}_spec_replicas", f"{wanted}x40", job, **more),
+        *gauge(f"{prefix}_status_replicas_available", f"{available}x40", job, **more),
     ]
 
 
