@@ -133,12 +133,15 @@ def test_sign_in_is_stricter_and_by_address(start_gateway: Callable[..., Gateway
     gateway = start_gateway(
         {"upstream": {"retries": retries}}, dict.fromkeys(("auth", "info"), f"127.0.0.1:{port}")
     )
-    for path in ("/v1/token", "/v1/users", "/login/", "/info/"):
-        answers = gateway.repeat("GET" if path == "/info/" else "POST", path, 60)
-        assert answers[:20] == [503] * 20, path
-        assert answers.count(429) >= 20, path
     # The versions of a path share the bucket.
-    assert gateway.repeat("POST", "/v2/users", 20).count(429) >= 5
+    for paths in (("/v1/token",), ("/v1/users", "/v2/users"), ("/login/",), ("/info/",)):
+        method = "GET" if paths == ("/info/",) else "POST"
+        begin = time.monotonic()
+        answers = [status for path in paths for status in gateway.repeat(method, path, 200)]
+        passed, elapsed = answers.count(503), time.monotonic() - begin
+        assert answers[:20] == [503] * 20, paths
+        assert passed <= 20 + 5 * elapsed + 1, paths
+        assert answers.count(429) == len(answers) - passed > 0, paths
     assert gateway.get("/nowhere").status == 404
 
 
@@ -182,5 +185,6 @@ def test_an_address_is_bounded_before_its_tokens_are_verified(
     assert answers[-1].problem()["title"] == "Too Many Requests"
     assert gateway.stat("addresses.http_local_rate_limit.rate_limited") >= 10
     denied = gateway.stat("http.public.jwt_authn.denied")
+    assert denied > 0
     assert gateway.get("/v1/orders", as_user(issuer, "ann")).status == 429
     assert gateway.stat("http.public.jwt_authn.denied") == denied
