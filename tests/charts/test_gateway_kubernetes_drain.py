@@ -81,14 +81,14 @@ def test_no_request_is_cut(gateway: Gateway):
     for thread in threads:
         thread.start()
     wait_until(lambda: answered[0] > 100, "requests under way")
-    with drain(gateway, notice=1, seconds=10, route=5) as script:
-        assert leaving.wait(5)
+    with drain(gateway, notice=10, seconds=60, route=60) as script:
+        assert leaving.wait(60)
         assert gateway.get("/ready", port=gateway.status).status == 503
         # Whoever has not heard of it yet is still served.
         assert gateway.get(KEYS).status == 200
         for thread in threads:
-            thread.join(10)
-        assert script.wait(10) == 0
+            thread.join(60)
+        assert script.wait(60) == 0
         assert script.stdout
         assert script.stdout.read() == ""
     assert failed == []
@@ -98,25 +98,25 @@ def test_no_request_is_cut(gateway: Gateway):
 def test_it_ends_when_nobody_is_left(gateway: Gateway):
     """After the notice, without connections, there is nothing to wait for."""
     began = time.monotonic()
-    with drain(gateway, notice=1, seconds=60, route=60) as script:
-        assert script.wait(20) == 0
-    assert 1 <= time.monotonic() - began < 10
+    with drain(gateway, notice=1, seconds=120, route=120) as script:
+        assert script.wait(100) == 0
+    assert 1 <= time.monotonic() - began < 60
 
 
 def test_a_request_in_flight_is_waited_for_and_no_new_one_let_in(gateway: Gateway):
     """The drain is over, a request is not: it gets its answer, newcomers go elsewhere."""
     slow: list[int] = []
-    path = "/v1/items?sleep=5"
+    path = "/v1/items?sleep=12"
     thread = threading.Thread(target=lambda: slow.append(gateway.get(path).status))
     thread.start()
     active = r"http\.public\.downstream_rq_active"
     wait_until(lambda: gateway.stat(active) == 1, "the slow request")
-    with drain(gateway, notice=1, seconds=2, route=20) as script:
-        wait_until(lambda: _refused(gateway), "the listener to close", 10)
+    with drain(gateway, notice=1, seconds=2, route=120) as script:
+        wait_until(lambda: _refused(gateway), "the listener to close")
         assert script.poll() is None
         assert slow == []
-        assert script.wait(15) == 0
-    thread.join(5)
+        assert script.wait(60) == 0
+    thread.join(60)
     assert slow == [200]
 
 
@@ -125,10 +125,10 @@ def test_an_idle_connection_is_not_waited_for_longer_than_drain_seconds(gateway:
     with closing(http.client.HTTPConnection("127.0.0.1", gateway.http)) as idle:
         idle.connect()
         began = time.monotonic()
-        with drain(gateway, notice=1, seconds=3, route=30) as script:
-            assert script.wait(20) == 0
+        with drain(gateway, notice=1, seconds=3, route=120) as script:
+            assert script.wait(100) == 0
         # bash counts whole seconds of the clock: its third begins two to three seconds after it.
-        assert 2 <= time.monotonic() - began < 10
+        assert 2 <= time.monotonic() - began < 60
 
 
 def _refused(gateway: Gateway) -> bool:

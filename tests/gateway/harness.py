@@ -372,7 +372,7 @@ def run_gateway(
                 return running.get("/ready", port=running.admin).status == 200
             return False
 
-        wait_until(ready, "Envoy to be ready", 30)
+        wait_until(ready, "Envoy to be ready")
         yield running
     finally:
         process.terminate()

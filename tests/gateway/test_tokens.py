@@ -151,7 +151,7 @@ def test_valid_tokens_work_while_auth_is_away(
         auth.stop()
     failures = "http.public.jwt_authn.jwks_fetch_failed"
     before = gateway.stat(failures)
-    wait_until(lambda: gateway.stat(failures) > before, "a failed refresh", 30)
+    wait_until(lambda: gateway.stat(failures) > before, "a failed refresh")
     assert has_keys(gateway, issuer)
     assert gateway.get("/v1/users").problem()["title"] == "Service Unavailable"
 
@@ -186,7 +186,7 @@ def test_a_new_signing_key_is_found(start_gateway: Callable[..., Gateway], issue
         rotated = Issuer("next")
         assert not has_keys(gateway, rotated)
         auth.more_keys.append(rotated)
-        wait_until(lambda: has_keys(gateway, rotated), "the new key", 30)
+        wait_until(lambda: has_keys(gateway, rotated), "the new key")
         assert has_keys(gateway, issuer)
     finally:
         auth.stop()
@@ -204,8 +204,8 @@ def test_a_withdrawn_signing_key_is_forgotten(start_gateway: Callable[..., Gatew
         taken = {"Authorization": f"Bearer {leaked.token(lifetime=86_400)}"}
         assert gateway.get("/v1/orders", taken).status == 200
         auth.issuer = new
-        wait_until(lambda: has_keys(gateway, new), "the new key", 30)
-        wait_until(lambda: not has_keys(gateway, leaked), "the old key to go", 30)
-        wait_until(lambda: gateway.get("/v1/orders", taken).status == 401, "the kept token", 30)
+        wait_until(lambda: has_keys(gateway, new), "the new key")
+        wait_until(lambda: not has_keys(gateway, leaked), "the old key to go")
+        wait_until(lambda: gateway.get("/v1/orders", taken).status == 401, "the kept token")
     finally:
         auth.stop()
