@@ -22,10 +22,12 @@ endif
 # Where the cluster targets go: k8s/environments/$(ENV), and a namespace of the current context.
 ENV ?= dev
 NAMESPACE ?= slipway
+# `TRACES=0` asks for nothing, as does `TRACES=`.
+on = $(filter-out 0 no off false,$($1))
 KUBE = --namespace '$(NAMESPACE)' --context '$(CONTEXT)'
-DEPLOY = $(KUBE) --env '$(ENV)' --tag '$(TAG)' --registry '$(REGISTRY)' --digests '$(DIGESTS)' $(if $(OBSERVE),--observe)
+DEPLOY = $(KUBE) --env '$(ENV)' --tag '$(TAG)' --registry '$(REGISTRY)' --digests '$(DIGESTS)' $(if $(call on,OBSERVE),--observe)
 
-.PHONY: help install up start down status clean logs observe traces demo admin migrate openapi \
+.PHONY: help install up start down status clean logs observe traces demo admin run migrate openapi \
 	doctor cluster deploy undeploy rollout rollback cluster-status smoke e2e \
 	test lint format typecheck generate lock images lambda bench bench-stream FORCE
 
@@ -39,10 +41,10 @@ $(STAMP): requirements.lock $(PROJECTS) scripts/install.sh
 	@printf '%s' '$(CURDIR)' > $@
 
 up: $(STAMP) ## Start the platform in the foreground (DETACH=1: in the background; TRACES=1: with the trace view)
-	@$(if $(TRACES),SLIPWAY_TRACES=1 )$(RUNNER) up $(if $(DETACH),--detach)
+	@$(if $(call on,TRACES),SLIPWAY_TRACES=1 )$(RUNNER) up $(if $(call on,DETACH),--detach)
 
 start: $(STAMP) ## Start the platform in the background and return when it is ready (TRACES=1 as well)
-	@$(if $(TRACES),SLIPWAY_TRACES=1 )$(RUNNER) up --detach
+	@$(if $(call on,TRACES),SLIPWAY_TRACES=1 )$(RUNNER) up --detach
 
 down: $(STAMP) ## Stop the platform, wherever it was started
 	@$(RUNNER) down
@@ -54,7 +56,7 @@ clean: $(STAMP) ## Stop the platform and forget its data and logs
 	@$(RUNNER) clean
 
 logs: $(STAMP) ## Follow the logs (SERVICE=orders: of one; PRETTY=1: made readable; FOLLOW=0: only the last lines)
-	@$(PY) -m scripts.logs $(SERVICE) $(if $(PRETTY),--pretty) $(if $(filter 0,$(FOLLOW)),--no-follow)
+	@$(PY) -m scripts.logs $(SERVICE) $(if $(call on,PRETTY),--pretty) $(if $(filter 0,$(FOLLOW)),--no-follow)
 
 observe: $(STAMP) ## Watch the platform: Prometheus with the rules, and Grafana and Jaeger where they are installed
 	@$(PY) -m scripts.observe
@@ -67,6 +69,9 @@ demo: $(STAMP) ## Sign up, log in, list items, order, and read the notification
 
 admin: $(STAMP) ## Create an administrator (EMAIL=you@example.org)
 	@$(RUNNER) admin '$(EMAIL)'
+
+run: $(STAMP) ## Run a command of a service on the data of this platform (SERVICE=trainers-queries ARGS="lag")
+	@$(RUNNER) run '$(SERVICE)' $(ARGS)
 
 migrate: $(STAMP) ## Bring every database up to date without starting anything
 	@$(RUNNER) migrate
@@ -84,7 +89,7 @@ deploy: $(STAMP) ## Deploy to the current cluster (ENV=staging TAG=1.4.0 SERVICE
 	@$(PY) -m scripts.kube.deploy deploy $(DEPLOY) --service '$(SERVICE)'
 
 undeploy: $(STAMP) ## Remove the platform from the cluster (DATA=1: volumes and secrets too)
-	@$(PY) -m scripts.kube.deploy undeploy $(DEPLOY) $(if $(DATA),--data)
+	@$(PY) -m scripts.kube.deploy undeploy $(DEPLOY) $(if $(call on,DATA),--data)
 
 rollout: $(STAMP) ## Roll one service out anew (SERVICE=orders, TAG=1.4.0 for another image)
 	@$(PY) -m scripts.kube.deploy rollout $(DEPLOY) --service '$(SERVICE)'
@@ -93,7 +98,7 @@ rollback: $(STAMP) ## Take one service back to its revision before (SERVICE=orde
 	@$(PY) -m scripts.kube.deploy rollback $(DEPLOY) --service '$(SERVICE)' --revision '$(or $(REVISION),0)'
 
 cluster-status: $(STAMP) ## Show releases, rollouts, autoscalers and what is unwell (WATCH=1: live)
-	@$(PY) -m scripts.kube.status $(KUBE) $(if $(WATCH),--watch)
+	@$(PY) -m scripts.kube.status $(KUBE) $(if $(call on,WATCH),--watch)
 
 smoke: $(STAMP) ## Place an order on the cluster, through its ingress or a forwarded port
 	@$(PY) -m scripts.kube.smoke $(KUBE)

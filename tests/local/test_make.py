@@ -36,6 +36,25 @@ def test_make_alone_lists_every_target_with_one_line() -> None:
     assert {"install", "up", "down", "clean", "logs", "demo", "test", "lint", "lock"} <= listed
 
 
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        (("up", "DETACH={}"), "--detach"),
+        (("start", "TRACES={}"), "SLIPWAY_TRACES=1"),
+        (("logs", "PRETTY={}"), "--pretty"),
+        (("deploy", "OBSERVE={}"), "--observe"),
+        (("undeploy", "DATA={}"), "--data"),
+        (("cluster-status", "WATCH={}"), "--watch"),
+    ],
+)
+def test_no_is_no(words: tuple[str, str], option: str) -> None:
+    """`DATA=0` must not delete what `DATA=1` deletes."""
+    target, switch = words
+    assert option in make("-n", target, switch.format("1")).stdout
+    for off in ("0", "no", "false", ""):
+        assert option not in make("-n", target, switch.format(off)).stdout
+
+
 def test_generate_knows_every_derived_file() -> None:
     """Each generator it runs finds its files current; no other module has files to write."""
     listed = re.search(r"^GENERATORS := (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
