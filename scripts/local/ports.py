@@ -32,10 +32,17 @@ def is_free(port: int) -> bool:
 def require_free(ports: Mapping[str, tuple[int, str]]) -> None:
     """Refuse to start when one of `ports` (name -> port, variable that moves it) is taken.
 
+    Two of them may not want the same one either.
+
     Raises:
         RunnerError: one line with the port, who has it if that can be known, and the variable.
     """
+    wanted: dict[int, str] = {}
     for name, (port, variable) in ports.items():
+        if (other := wanted.setdefault(port, name)) != name:
+            raise RunnerError(
+                f"port {port} is that of {other} and of {name}; choose another with {variable}=PORT"
+            )
         if not is_free(port):
             owner = find_owner(port)
             raise RunnerError(

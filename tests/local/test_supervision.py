@@ -12,13 +12,14 @@ import httpx2
 import pytest
 
 from scripts.local import cli
+from scripts.local.home import RunnerError
 from scripts.local.procs import Identity
 from tests.local.platform_handle import Platform, alive, eventually
 from tests.local.toy import build
 
 
 def ask(url: str) -> dict:
-    return httpx2.get(url, trust_env=False).json()
+    return httpx2.get(url, trust_env=False, timeout=60).json()
 
 
 def test_up_starts_all_and_prints_where_they_are(toy: Platform) -> None:
@@ -253,6 +254,19 @@ def free_block() -> int:
         base = pick_free(1)[0]
         if all(is_free(base + offset) for offset in range(3)):
             return base
+
+
+def test_a_port_that_two_want_is_named() -> None:
+    """As when the gateway is moved to a port of a service."""
+    from scripts.local.ports import pick_free, require_free
+
+    [port] = pick_free(1)
+    ports = {"gateway": (port, "SLIPWAY_GATEWAY_PORT"), "auth": (port, "SLIPWAY_PORT_BASE")}
+    with pytest.raises(RunnerError) as refused:
+        require_free(ports)
+    assert str(refused.value) == (
+        f"port {port} is that of gateway and of auth; choose another with SLIPWAY_PORT_BASE=PORT"
+    )
 
 
 def test_a_port_in_use_is_named_before_anything_starts(toy: Platform) -> None:
