@@ -76,6 +76,7 @@ sys.exit(os.stat(cache).st_dev != os.stat(sys.argv[2]).st_dev)' "$("$uv" cache d
     export UV_LINK_MODE=copy
 fi
 
+echo "Installing the dependencies into $venv; the first time takes about a minute." >&2
 # Compiled now, imports take a third of the time: where PYTHONDONTWRITEBYTECODE is set, for ever.
 "$uv" pip install --quiet --compile-bytecode --python "$python" --require-hashes -r requirements.lock
 for package in "$@"; do
