@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import re
 import shutil
 import signal
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx2
 import pytest
 import yaml
 
 from scripts.local.first_order import order_lines
-from tests.local.platform_handle import ROOT, Platform
+from scripts.local.ports import pick_free
+from scripts.topology import SCHEMA, read
+from tests.local.platform_handle import ROOT, Platform, eventually
 
 PAGES = sorted(
     page
@@ -152,22 +158,39 @@ def test_metrics_of_the_runbooks_exist() -> None:
 
 def test_the_example_of_the_chassis_page_serves(tmp_path: Path) -> None:
     """The service that docs/chassis.md shows starts and answers, as it is written there."""
-    code = re.search(r"```python\n(.*?)```", (ROOT / "docs/chassis.md").read_text(), re.DOTALL)
-    assert code is not None
-    script = (
-        code[1]
-        + "\nfrom fastapi.testclient import TestClient\n"
-        + "with TestClient(create_app()) as client:\n"
-        + "    print(client.get('/v1/greetings/Ada').json(), client.get('/readyz').status_code)\n"
+    page = (ROOT / "docs/chassis.md").read_text()
+    files = dict(
+        re.findall(r"```(?:python|toml|yaml)\n# (services/greeter/\S+)\n(.*?)```", page, re.DOTALL)
     )
-    (tmp_path / "example.py").write_text(script)
-    python = ROOT / ".venv" / "bin" / "python"
-    ran = subprocess.run(
-        [str(python), str(tmp_path / "example.py")],
-        capture_output=True,
+    assert len(files) == 4
+    for name, content in files.items():
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(content)
+    schema = json.loads((ROOT / SCHEMA).read_text())
+    service = read(tmp_path / "services/greeter/service.yaml", schema, tmp_path)
+    assert (service.name, service.package) == ("greeter", "greeter")
+    project = tomllib.loads((tmp_path / "services/greeter/pyproject.toml").read_text())
+    assert project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"] == ["greeter"]
+    [port] = pick_free(1)
+    process = subprocess.Popen(
+        [str(ROOT / ".venv" / "bin" / "python"), "-m", "chassis", "serve", "greeter"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": "services/greeter", "GREETER_PORT": str(port)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         text=True,
-        env={k: v for k, v in os.environ.items() if not k.startswith("GREETER_")},
-        timeout=60,
-        check=False,
     )
-    assert "{'greeting': 'Hello, Ada.'} 200" in ran.stdout, ran.stderr
+    with process:
+        try:
+
+            def answer() -> str | None:
+                assert process.poll() is None, process.stderr and process.stderr.read()
+                with contextlib.suppress(httpx2.TransportError):
+                    url = f"http://127.0.0.1:{port}/v1/greetings/Ada"
+                    return httpx2.get(url, trust_env=False, timeout=60).text
+                return None
+
+            assert eventually(answer, 60) == '{"greeting":"Hello, Ada."}'
+        finally:
+            process.terminate()

@@ -15,9 +15,9 @@ from chassis.server import serve
 from chassis.settings import (
     DatabaseSettings,
     EventSettings,
-    ServiceSettings,
     SettingsError,
     load_settings,
+    settings_class,
 )
 
 
@@ -46,20 +46,9 @@ def main(argv: list[str] | None = None) -> int:
         return 2
 
 
-def _settings(service: str) -> ServiceSettings:
-    try:
-        module = importlib.import_module(f"{service}.settings")
-    except ModuleNotFoundError as exc:
-        if exc.name not in {service, f"{service}.settings"}:
-            raise
-        raise SettingsError(f"{service}: no such service; give the name of a package") from None
-    cls: type[ServiceSettings] = module.Settings
-    return load_settings(cls)
-
-
 def _run(arguments: argparse.Namespace) -> int:
     service = arguments.service
-    settings = _settings(service)
+    settings = load_settings(settings_class(service))
     if arguments.command in {"serve", "openapi"}:
         create = importlib.import_module(f"{service}.main").create_app
         if arguments.command == "serve":

@@ -42,7 +42,7 @@ from chassis.idempotency import purge_expired
 from chassis.problems import Problem, problem_response
 from chassis.request_id import HEADER as REQUEST_ID
 from chassis.runtime import Runtime
-from chassis.settings import ServiceSettings, load_settings
+from chassis.settings import load_settings, settings_class
 
 SNAP_START = "snap-start"
 
@@ -127,16 +127,10 @@ def handler_for(service: str) -> Function:
     """Return the handler of `service`, opened unless SnapStart takes a snapshot first.
 
     Raises:
-        LambdaError: the service has background loops of its own, or does not exist.
-        SettingsError: a setting is missing or wrong.
+        LambdaError: the service has background loops of its own.
+        SettingsError: there is no such service, or a setting is missing or wrong.
     """
-    try:
-        declared: type[ServiceSettings] = importlib.import_module(f"{service}.settings").Settings
-    except ModuleNotFoundError as error:
-        if error.name not in {service, f"{service}.settings"}:
-            raise
-        raise LambdaError(f"{service}: no such service; give the name of a package") from None
-    settings = load_settings(declared)
+    settings = load_settings(settings_class(service))
     instance = os.environ.get("AWS_LAMBDA_LOG_STREAM_NAME", settings.instance)
     settings = settings.model_copy(update={"serverless": True, "instance": instance})
     logs.configure(settings)

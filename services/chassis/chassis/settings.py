@@ -12,7 +12,7 @@ import os
 import re
 import socket
 from collections.abc import Iterator, Mapping
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 from urllib.parse import urlsplit
@@ -69,6 +69,26 @@ LogLevel = Annotated[
 
 class SettingsError(Exception):
     """A setting is missing or wrong. Its text is one line: `NAME: what is wrong; the fix`."""
+
+
+def settings_class(service: str) -> type[ServiceSettings]:
+    """Return what the package `service` declares in its `settings.py`.
+
+    Raises:
+        SettingsError: there is no such package, or no such class in it.
+    """
+    try:
+        module = import_module(f"{service}.settings")
+    except ModuleNotFoundError as error:
+        if error.name == service:
+            raise SettingsError(f"{service}: no such service; give the name of a package") from None
+        if error.name != f"{service}.settings":
+            raise
+        raise SettingsError(f"{service}: has no settings.py; see docs/chassis.md") from None
+    found = getattr(module, "Settings", None)
+    if not (isinstance(found, type) and issubclass(found, ServiceSettings)):
+        raise SettingsError(f"{service}: no class Settings in settings.py; see docs/chassis.md")
+    return found
 
 
 def settings_config(service: str) -> SettingsConfigDict:

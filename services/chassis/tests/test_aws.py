@@ -9,7 +9,7 @@ import pytest
 
 from chassis import create_app
 from chassis.aws import LambdaError, handler_for, require_no_loops
-from chassis.settings import EventSettings
+from chassis.settings import EventSettings, SettingsError
 
 
 def test_only_loops_of_a_services_own_are_refused(make_settings):
@@ -29,7 +29,7 @@ def test_only_loops_of_a_services_own_are_refused(make_settings):
 
 
 def test_a_service_that_is_not_there_is_told_in_one_line():
-    with pytest.raises(LambdaError, match="nothing: no such service"):
+    with pytest.raises(SettingsError, match="nothing: no such service"):
         handler_for("nothing")
 
 

@@ -48,6 +48,16 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
             "nothing: no such service; give the name of a package\n",
         ),
         (
+            ("serve", "email"),
+            {},
+            "email: has no settings.py; see docs/chassis.md\n",
+        ),
+        (
+            ("serve", "pydantic_settings.sources"),
+            {},
+            "pydantic_settings.sources: has no settings.py; see docs/chassis.md\n",
+        ),
+        (
             ("migrate", "demo"),
             {},
             "demo: has no database; name a service that has one\n",
