@@ -68,7 +68,7 @@ def test_the_way_of_a_newcomer(slipway: Platform) -> None:
     }
     for process in slipway.status()["processes"]:
         if process["docs"]:
-            assert httpx2.get(process["docs"], trust_env=False).status_code == 200
+            assert httpx2.get(process["docs"], trust_env=False, timeout=60).status_code == 200
 
     # The lines are on the terminal for a person to copy; here they come from the same output.
     assert up.stdout is not None

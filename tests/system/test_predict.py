@@ -83,7 +83,9 @@ class Served:
 
     def listed(self) -> dict[str, Any]:
         """What `GET /v1/models` says."""
-        answer = httpx2.get(f"{self.url}/v1/models", headers=self.headers, trust_env=False)
+        answer = httpx2.get(
+            f"{self.url}/v1/models", headers=self.headers, trust_env=False, timeout=60
+        )
         assert answer.status_code == 200, answer.text
         listed: dict[str, Any] = answer.json()
         return listed
@@ -249,7 +251,7 @@ def test_a_skops_model_comes_beside_onnx_ones(tmp_path: Path, token_issuer: Any)
         card = json.loads((source / "model.json").read_text())
         (target / "model.json").write_text(json.dumps({**card, "version": "2"}))
         eventually(lambda: len(predict.listed()["models"]) == 3, 90)
-        with httpx2.Client(trust_env=False) as client:
+        with httpx2.Client(trust_env=False, timeout=60) as client:
             answers = [
                 client.post(
                     f"{predict.url}/v1/predict",

@@ -98,7 +98,7 @@ def world(running_world: World) -> World:
     for url in (shop.url("stream"), running_world.second.url):
 
         def takes(url: str = url) -> bool:
-            with httpx2.Client(trust_env=False, headers=shop.admin.headers) as client:
+            with httpx2.Client(trust_env=False, timeout=60, headers=shop.admin.headers) as client:
                 path = f"{url}/v1/sensors/warm/readings"
                 return all(client.post(path, json=reading).is_success for _ in range(5))
 

@@ -270,7 +270,10 @@ async def test_connections_that_died_while_idle_are_not_noticed(
     """The sessions are ended by an administrator; each is replaced before it is used."""
     url = postgres_server.create_database()
     create_schema(url)
-    async with serve_app(make_app(url)) as base, httpx2.AsyncClient(base_url=base) as client:
+    async with (
+        serve_app(make_app(url)) as base,
+        httpx2.AsyncClient(base_url=base, timeout=60) as client,
+    ):
         assert (await client.get("/parents")).status_code == 200
         with outside(url) as admin:
             admin.execute(

@@ -161,7 +161,7 @@ async def test_the_openapi_document_shows_what_is_needed(client):
     document = (await client.get("/openapi.json")).json()
     schemes = document["components"]["securitySchemes"]
     flow = schemes["OAuth2"]["flows"]["password"]
-    assert flow["tokenUrl"] == "/v1/token"
+    assert flow["tokenUrl"] == f"{token_issuer.issuer}/v1/token", "at the gateway, not here"
     assert set(flow["scopes"]) == {"items:write", "stock:write", "profile"}
     assert schemes["Bearer"] == {
         "type": "http",

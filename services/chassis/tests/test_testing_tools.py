@@ -100,7 +100,7 @@ class TestTheIssuer:
 
     async def test_it_gives_tokens_to_services(self, token_issuer):
         """The client-credentials grant, so that services under test have tokens of their own."""
-        async with httpx2.AsyncClient(trust_env=False) as client:
+        async with httpx2.AsyncClient(trust_env=False, timeout=60) as client:
             url = f"{token_issuer.url}/v1/token"
             form = {"grant_type": "client_credentials", "scope": "events:deliver"}
             response = await client.post(url, data=form, auth=("orders", "secret"))
@@ -250,7 +250,7 @@ class TestServers:
     async def test_serve_app_listens_on_a_real_port(self, serve_app):
         """Real uvicorn, real sockets, ended with the block."""
         log = []
-        async with httpx2.AsyncClient(trust_env=False) as client:
+        async with httpx2.AsyncClient(trust_env=False, timeout=60) as client:
             async with serve_app(lifespan_app(log)) as url:
                 assert (await client.get(url)).json() == 42
             with pytest.raises(httpx2.ConnectError):

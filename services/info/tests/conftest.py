@@ -19,8 +19,10 @@ def open_info(make_settings: Callable[..., Settings], app_client: Any) -> OpenIn
 
     @asynccontextmanager
     async def opened(**overrides: Any) -> AsyncIterator[httpx2.AsyncClient]:
+        # Much more time for auth than in production: a busy machine stalls for seconds.
+        patient = {"peer_timeout_seconds": 30.0, "peer_connect_timeout_seconds": 30.0}
         settings = make_settings(
-            Settings, access_log=False, peer_retries=0, peer_timeout_seconds=1.0, **overrides
+            Settings, access_log=False, peer_retries=0, **{**patient, **overrides}
         )
         async with app_client(create_app(settings), raise_app_exceptions=False) as client:
             yield client

@@ -34,7 +34,7 @@ async def auth_url(
         trusted_proxy_hops=1,
     )
     async with serve_app(create_auth(settings)) as url:
-        async with httpx2.AsyncClient(base_url=url, trust_env=False) as client:
+        async with httpx2.AsyncClient(base_url=url, trust_env=False, timeout=60) as client:
             body = {"email": EMAIL, "password": PASSWORD}
             assert (await client.post("/v1/users", json=body)).status_code == 201
         yield url
@@ -45,7 +45,7 @@ async def test_a_token_of_auth_gets_the_answer(auth_url: str, open_info: Any) ->
     jwks = f"{auth_url}/.well-known/jwks.json"
     async with (
         open_info(issuer="http://auth.test", auth_url=auth_url, jwks_url=jwks) as client,
-        httpx2.AsyncClient(base_url=auth_url, trust_env=False) as auth,
+        httpx2.AsyncClient(base_url=auth_url, trust_env=False, timeout=60) as auth,
     ):
         form = {"grant_type": "password", "username": EMAIL, "password": PASSWORD}
         token = (await auth.post("/v1/token", data=form)).json()["access_token"]
@@ -59,7 +59,7 @@ async def test_what_is_no_jwt_is_judged_by_auth(auth_url: str, open_info: Any) -
     """Password and API key get the answer; anything else is a 401 problem with auth's challenge."""
     async with (
         open_info(auth_url=auth_url) as client,
-        httpx2.AsyncClient(base_url=auth_url, trust_env=False) as auth,
+        httpx2.AsyncClient(base_url=auth_url, trust_env=False, timeout=60) as auth,
     ):
         form = {"grant_type": "password", "username": EMAIL, "password": PASSWORD}
         token = (await auth.post("/v1/token", data=form)).json()["access_token"]
@@ -122,7 +122,10 @@ async def test_auth_away_is_503_but_tokens_still_work(
 ) -> None:
     """Refused, reset, hanging or failing: the problem says to try again. A JWT needs no auth."""
     async with open_info(
-        auth_url=faulty_peer.url, jwks_url=token_issuer.jwks_url, breaker_failures=100
+        auth_url=faulty_peer.url,
+        jwks_url=token_issuer.jwks_url,
+        breaker_failures=100,
+        peer_timeout_seconds=1.0,
     ) as client:
         for fault in (
             faulty_peer.refuse,

@@ -38,7 +38,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 async def _run(command: str, settings: Settings) -> int:
     if await needs_migration("inventory", settings):
-        raise CommandError("the database is not migrated; run: python -m chassis migrate inventory")
+        raise CommandError(
+            "the database is not migrated; run: python -m chassis migrate inventory "
+            "(on the local platform: make migrate, and make run SERVICE=inventory)"
+        )
     database = Database(settings)
     try:
         return await (_audit(database) if command == "audit" else _seed(database))

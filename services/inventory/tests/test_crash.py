@@ -51,7 +51,7 @@ def start(settings, token_issuer, tmp_path, eventually):
         async def ready():
             assert process.poll() is None, (tmp_path / "server.log").read_text()
             try:
-                async with httpx2.AsyncClient(trust_env=False) as client:
+                async with httpx2.AsyncClient(trust_env=False, timeout=60) as client:
                     return (await client.get(f"{url}/readyz")).status_code == 200
             except httpx2.TransportError:
                 return False
@@ -68,7 +68,9 @@ def start(settings, token_issuer, tmp_path, eventually):
 
 async def buy(url, headers, prefix, answered):
     """Reserve and then confirm or release, without end; note every answer that was received."""
-    async with httpx2.AsyncClient(base_url=url, headers=headers, trust_env=False) as client:
+    async with httpx2.AsyncClient(
+        base_url=url, headers=headers, trust_env=False, timeout=60
+    ) as client:
         for number in range(10**6):
             name = f"{prefix}-{number}"
             lines = [{"item_id": each, "quantity": 1 + number % 3} for each in ("mug", "pan")]

@@ -154,7 +154,7 @@ class OrdersProcess:
             stdout=subprocess.DEVNULL,
             preexec_fn=end_with_parent(),  # noqa: PLW1509  (made before the fork)
         )
-        async with httpx2.AsyncClient(trust_env=False) as client:
+        async with httpx2.AsyncClient(trust_env=False, timeout=60) as client:
             with anyio.fail_after(60):
                 while True:
                     assert self._process.poll() is None, "the orders process ended"

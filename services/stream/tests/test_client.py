@@ -154,7 +154,9 @@ async def test_the_simulator_keeps_its_rate_and_its_count(start):
     """So many readings, not faster than it was told, from so many sensors."""
     async with start() as replica:
         plan = Plan(replica.url, sensors=3, rate=100, count=50)
-        async with httpx2.AsyncClient(headers=replica._meter, trust_env=False) as client:
+        async with httpx2.AsyncClient(
+            headers=replica._meter, trust_env=False, timeout=60
+        ) as client:
             simulator = Simulator(plan, client, seed=7)
             began = asyncio.get_running_loop().time()
             await simulator.run()
