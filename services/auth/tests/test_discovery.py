@@ -1,6 +1,12 @@
 """Discovery documents: what clients and verifiers look up."""
 
+from collections.abc import Callable
 from typing import Any
+
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from auth.main import create_app
+from auth.settings import Settings
 
 
 async def test_both_documents_describe_this_server(api: Any) -> None:
@@ -33,3 +39,22 @@ async def test_every_scope_that_is_given_is_listed(api: Any) -> None:
     """A user's, at least."""
     listed = (await api.http.get("/.well-known/openid-configuration")).json()["scopes_supported"]
     assert set((await api.session())["scope"].split()) <= set(listed)
+
+
+async def test_fetches_of_the_keys_begin_no_traces(
+    auth_settings: Callable[..., Settings], app_client: Any
+) -> None:
+    """Each gateway and service asks again and again; one that is part of a request stays in it."""
+    exporter = InMemorySpanExporter()
+    settings = auth_settings(access_log=False, trace_sample_ratio=1)
+    app = create_app(settings, span_exporter=exporter)
+    trace_id = "0af7651916cd43dd8448eb211c80319c"
+    async with app_client(app) as http:
+        assert (await http.get("/.well-known/jwks.json")).status_code == 200
+        parent = {"traceparent": f"00-{trace_id}-b7ad6b7169203331-01"}
+        assert (await http.get("/.well-known/jwks.json", headers=parent)).status_code == 200
+        app.state.runtime.tracer_provider.force_flush()
+    spans = exporter.get_finished_spans()
+    assert "GET /.well-known/jwks.json" in {span.name for span in spans}
+    # The keys' own loops begin none either.
+    assert {format(span.context.trace_id, "032x") for span in spans} == {trace_id}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib import import_module
 from typing import Any
@@ -44,6 +44,7 @@ class ServiceApp(FastAPI):
         runtime: Runtime,
         versions: Sequence[ApiVersion],
         around: Callable[[ASGIApp], ASGIApp] | None,
+        polled: frozenset[str],
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -51,6 +52,7 @@ class ServiceApp(FastAPI):
         self._runtime = runtime
         self._versions = versions
         self._around = around
+        self._polled = polled
         self._entry: ASGIApp = super().__call__
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -66,9 +68,10 @@ class ServiceApp(FastAPI):
         request middleware is put around all of it.
         """
         whole: ASGIApp = super().__call__
-        short = FastStack(self, self.router, self.exception_handlers)
+        short: ASGIApp = FastStack(self, self.router, self.exception_handlers)
+        short = whole if self.user_middleware else short
         self._entry = _middleware(
-            self, self._runtime, self._versions, whole, whole if self.user_middleware else short
+            self, self._runtime, self._versions, whole, short, polled=self._polled
         )
         if self._around is not None:
             self._entry = self._around(self._entry)
@@ -95,6 +98,7 @@ def create_app(
     workers: Mapping[str, Worker] | None = None,
     setup: Setup | None = None,
     around: Callable[[ASGIApp], ASGIApp] | None = None,
+    polled: Iterable[str] = (),
     clock: Clock | None = None,
     span_exporter: SpanExporter | None = None,
 ) -> FastAPI:
@@ -113,6 +117,7 @@ def create_app(
         workers: background loops by name; restarted when they fail, cancelled at the end.
         setup: opens and closes the service's own resources, once its database is migrated.
         around: puts a layer around everything; it sees each answer as it leaves, errors too.
+        polled: paths that machines ask for again and again; such a request begins no trace.
         clock: replaces the system's, for tests.
         span_exporter: replaces the OTLP exporter, for tests.
     """
@@ -139,6 +144,7 @@ def create_app(
         runtime,
         versions,
         around,
+        frozenset(polled),
         title=title,
         description=description,
         version=settings.version,
@@ -203,6 +209,8 @@ def _middleware(
     versions: Sequence[ApiVersion],
     whole: ASGIApp,
     short: ASGIApp,
+    *,
+    polled: frozenset[str],
 ) -> RequestMiddleware:
     settings, provider = runtime.settings, runtime.tracer_provider
     firsts = {str(getattr(route, "path", "/")).split("/")[1] for route in app.routes}
@@ -223,4 +231,5 @@ def _middleware(
             else None
         ),
         quiet=PATHS,
+        polled=polled,
     )

@@ -106,7 +106,8 @@ class Exchange(RequestTrace):
     def enter(self, headers: dict[bytes, bytes]) -> otel_context.Context:
         """Join the caller's trace, or begin one; return the OpenTelemetry context to run in."""
         middleware = self._middleware
-        context = incoming(self.join(headers.get(TRACEPARENT), middleware.sampling), headers)
+        sampling = middleware.sampling_of(self.path)
+        context = incoming(self.join(headers.get(TRACEPARENT), sampling), headers)
         if not self.recorded or middleware.spans is None:
             return context
         self._span = middleware.spans.start(self.method, self.take_trace_id(), context)
@@ -162,7 +163,8 @@ class RequestMiddleware:
     """See the module. `timeout` is the default and the cap of a request's budget, in seconds.
 
     `app` serves everything; `short` is the shorter way for a request that has no body. `quiet` are
-    paths that are neither counted, nor logged, nor traced.
+    paths that are neither counted, nor logged, nor traced; at those in `polled` no trace begins,
+    but the caller's goes on.
     """
 
     def __init__(
@@ -180,12 +182,15 @@ class RequestMiddleware:
         access_log: AccessLogger | None = None,
         versions: VersionTable | None = None,
         quiet: frozenset[str] = frozenset(),
+        polled: frozenset[str] = frozenset(),
     ) -> None:
         self._app = app
         self._short = short
         self._clock = clock
         self._versions = versions
         self._quiet = quiet
+        self._polled = polled
+        self._sampling_of_polled = Sampling(0, records=sampling.records)
         self._timeout = timeout
         self.metrics = metrics
         self.labels = labels
@@ -193,6 +198,10 @@ class RequestMiddleware:
         self.access_log = access_log
         self.sampling = sampling
         self.spans = spans
+
+    def sampling_of(self, path: str) -> Sampling:
+        """Return the sampling rule of requests for `path`."""
+        return self._sampling_of_polled if path in self._polled else self.sampling
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""

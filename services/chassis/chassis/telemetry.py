@@ -10,11 +10,13 @@ Nothing here is global: the provider belongs to the runtime.
 
 from __future__ import annotations
 
+import contextvars
 import random
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from opentelemetry import context as otel_context
 from opentelemetry import propagate
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
@@ -182,6 +184,20 @@ def incoming(span: PassedSpan | None, headers: Mapping[bytes, bytes]) -> Context
         return found
     state = get_current_span(found).get_span_context().trace_state
     return Context({**found, _SPAN: span.with_state(state)})
+
+
+def shared_work(*, waited_for: bool) -> contextvars.Context:
+    """Return the context of work that serves everybody, not only the request that caused it.
+
+    Nothing of that request is in it but, if it waits for the work, its trace. Else the work is part
+    of no trace that anybody records.
+    """
+    span = get_current_span() if waited_for else INVALID_SPAN
+    if not span.get_span_context().is_valid:
+        span = PassedSpan(random.getrandbits(128) or 1)
+    made = contextvars.Context()
+    made.run(otel_context.attach, set_span_in_context(span, Context()))
+    return made
 
 
 class _RequestIdGenerator(RandomIdGenerator):

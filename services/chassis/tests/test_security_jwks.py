@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from opentelemetry import trace
 
 from chassis.http.transport import AiohttpTransport
 from chassis.security.jwks import JwksCache, KeysUnavailableError
+from chassis.telemetry import PassedSpan
 from chassis.testing import TestIssuer
 
 
@@ -211,3 +213,20 @@ async def test_all_who_miss_a_new_key_wait_for_the_refresh_that_brings_it(
     late = await asyncio.gather(*(cache.find(issuer.key.kid) for _ in range(10)))
     assert [key.kid for key in [await first, *late]] == [issuer.key.kid] * 11
     assert len(faulty_peer.requests) == 2
+
+
+async def test_only_a_fetch_that_a_request_waits_for_is_part_of_its_trace(
+    cache, serve, issuer, faulty_peer, fake_clock
+):
+    """Any other is part of no trace that somebody records."""
+    with trace.use_span(PassedSpan(0xABC, 0x1, 1)):
+        await cache.find(issuer.key.kid)
+        fake_clock.advance(301)
+        await cache.find(issuer.key.kid)
+        await refreshed(cache)
+    fake_clock.advance(10)
+    await cache.find("unknown")
+    waited_for, *others = [each.headers["traceparent"] for each in faulty_peer.requests]
+    assert waited_for == f"00-{0xABC:032x}-{1:016x}-01"
+    assert len(others) == 2
+    assert all(other.endswith("-00") and f"{0xABC:032x}" not in other for other in others)

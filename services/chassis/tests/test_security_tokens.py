@@ -6,6 +6,9 @@ import asyncio
 from base64 import b64decode
 
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client import CollectorRegistry
 
 from chassis.http import PeerUnavailable
@@ -199,6 +202,35 @@ async def test_the_fetch_does_not_run_under_the_callers_deadline(tokens, auth, f
     await tokens.get()
     reset_deadline(token)
     assert auth.requests[0].headers["x-request-timeout-ms"] == "20000"
+
+
+async def test_only_a_fetch_that_a_request_waits_for_is_part_of_its_trace(
+    make_settings, auth, fake_clock
+):
+    """One outside of any request, or in the background, begins no trace."""
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    settings = make_settings(OrdersSettings, auth_url=auth.url, client_secret="s3cret:%&+")
+    peers = Peers(
+        settings, clock=fake_clock, registry=CollectorRegistry(), tracer_provider=provider
+    )
+    tokens = peers.tokens
+    first = await tokens.get()
+    assert exporter.get_finished_spans() == ()
+    assert auth.requests[0].headers["traceparent"].endswith("-00")
+    with provider.get_tracer("test").start_as_current_span("request") as request:
+        fake_clock.advance(81)
+        assert await tokens.get() == first, "refreshed beside the request"
+        await asyncio.wait([tokens._refresh])
+        assert exporter.get_finished_spans() == ()
+        tokens.invalidate(await tokens.get())
+        await tokens.get()
+        [span] = exporter.get_finished_spans()
+    assert span.parent.span_id == request.get_span_context().span_id
+    assert len(auth.requests) == 3
+    await peers.close()
+    provider.shutdown()
 
 
 async def test_without_a_secret_the_setting_is_named(make_settings, auth, fake_clock):

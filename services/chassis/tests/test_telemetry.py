@@ -51,6 +51,7 @@ def make(exporter: InMemorySpanExporter | None, ratio: float = 0.0) -> FastAPI:
         title="Demo",
         description="",
         versions=[ApiVersion("v1", router)],
+        polled=["/v1/carrier/polled"],
         span_exporter=exporter,
     )
 
@@ -184,6 +185,19 @@ async def test_probes_and_metrics_make_no_spans(app_client: Any) -> None:
         for path in ("/livez", "/readyz", "/startupz", "/metrics"):
             assert (await client.get(path, headers=header)).status_code == 200
         assert exported(app, exporter) == []
+
+
+async def test_a_polled_path_begins_no_trace_but_goes_on_in_one(app_client: Any) -> None:
+    exporter = InMemorySpanExporter()
+    app = make(exporter, 1.0)
+    async with app_client(app) as client:
+        answer = (await client.get("/v1/carrier/polled")).json()
+        assert answer["carrier"]["traceparent"].endswith("-00"), "nor does what it calls"
+        assert exported(app, exporter) == []
+        header = {"traceparent": f"00-{TRACE}-{SPAN}-01"}
+        await client.get("/v1/carrier/polled", headers=header)
+        [server] = [each for each in exported(app, exporter) if each.kind is SpanKind.SERVER]
+    assert trace.format_trace_id(server.context.trace_id) == TRACE
 
 
 async def test_a_failed_request_is_a_failed_span_with_its_status(app_client: Any) -> None:

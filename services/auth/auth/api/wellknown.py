@@ -9,6 +9,9 @@ from auth.signing_keys import ALGORITHM
 from auth.state import AuthDep
 from chassis.problems import problems
 
+JWKS_PATH = "/.well-known/jwks.json"
+"""Where each service and each gateway fetches the keys, twice a minute."""
+
 router = APIRouter(prefix="/.well-known", tags=["discovery"])
 
 # Shorter than key_publish_ahead_seconds, so that nobody misses a key before it signs.
@@ -35,7 +38,7 @@ async def oauth_metadata(auth: AuthDep, response: Response) -> dict[str, Any]:
         "token_endpoint_auth_methods_supported": methods,
         "revocation_endpoint": f"{issuer}/v1/token/revoke",
         "revocation_endpoint_auth_methods_supported": methods,
-        "jwks_uri": f"{issuer}/.well-known/jwks.json",
+        "jwks_uri": f"{issuer}{JWKS_PATH}",
         "grant_types_supported": ["password", "refresh_token", "client_credentials"],
         "response_types_supported": [],
         "scopes_supported": sorted({*USER_SCOPES, *LOGIN_SCOPES, *ADMIN_SCOPES, *SERVICE_SCOPES}),

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import contextvars
 import json
 from base64 import urlsafe_b64decode
 from dataclasses import dataclass
@@ -20,8 +19,10 @@ import httpx2
 import structlog
 from joserfc.errors import JoseError
 from joserfc.jwk import RSAKey
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from chassis.clock import Clock
+from chassis.telemetry import shared_work
 
 MAX_DOCUMENT_BYTES = 256 * 1024
 MIN_KEY_BITS = 2048
@@ -76,6 +77,7 @@ class JwksCache:
         self._min_refresh_seconds = min_refresh_seconds
         self._connect_timeout = connect_timeout
         self._timeout = timeout
+        self._propagator = TraceContextTextMapPropagator()
         self._log = structlog.stdlib.get_logger("chassis.security")
         self._keys: dict[str, Key] = {}
         self._fetched_at: float | None = None
@@ -135,7 +137,7 @@ class JwksCache:
             and self._since(self._fetched_at, self._refresh_seconds) <= 0
             and self._since(self._tried_at, self._min_refresh_seconds) <= 0
         ):
-            self._start()
+            self._start(waited_for=False)
 
     def _may_ask_for_unknown(self) -> bool:
         return self._since(self._asked_for_unknown_at, self._min_refresh_seconds) <= 0
@@ -146,13 +148,12 @@ class JwksCache:
 
     async def _join(self) -> None:
         """Wait for the one refresh under way, or for a new one; a cancelled wait leaves it be."""
-        await asyncio.shield(self._refresh or self._start())
+        await asyncio.shield(self._refresh or self._start(waited_for=True))
 
-    def _start(self) -> asyncio.Task[None]:
+    def _start(self, *, waited_for: bool) -> asyncio.Task[None]:
         self._tried_at = self._clock.monotonic()
-        # An empty context: the refresh serves everybody, not the request that caused it.
         self._refresh = asyncio.create_task(
-            self._run(), name="jwks-refresh", context=contextvars.Context()
+            self._run(), name="jwks-refresh", context=shared_work(waited_for=waited_for)
         )
         self._refresh.add_done_callback(self._done)
         return self._refresh
@@ -179,10 +180,12 @@ class JwksCache:
         self._fetched_at = self._clock.monotonic()
 
     async def _fetch(self) -> bytes:
+        headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
+        self._propagator.inject(headers)
         request = httpx2.Request(
             "GET",
             self._url,
-            headers={"Accept": "application/json", "Accept-Encoding": "identity"},
+            headers=headers,
             extensions={"timeout": {"connect": self._connect_timeout, "pool": self._timeout}},
         )
         async with asyncio.timeout(self._timeout):

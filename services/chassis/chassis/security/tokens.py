@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import contextvars
 from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import structlog
 from chassis.clock import Clock
 from chassis.http.errors import DeadlineExceeded, PeerError, PeerFault, PeerUnavailable
 from chassis.settings import ServiceSettings
+from chassis.telemetry import shared_work
 
 if TYPE_CHECKING:
     from chassis.http.peer import Peer
@@ -80,12 +80,12 @@ class ServiceTokens:
         token = self._token
         if token is not None and now < token.expires_at:
             if now >= token.refresh_at and now >= self._wait_until and self._refresh is None:
-                self._start()
+                self._start(waited_for=False)
             return token.value
         self._authorization()
         if self._refresh is None and now < self._wait_until:
             raise self._unavailable()
-        await asyncio.shield(self._refresh or self._start())
+        await asyncio.shield(self._refresh or self._start(waited_for=True))
         token = self._token
         if token is None or self._clock.monotonic() >= token.expires_at:
             raise self._unavailable()
@@ -103,10 +103,9 @@ class ServiceTokens:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._refresh
 
-    def _start(self) -> asyncio.Task[None]:
-        # An empty context: the refresh serves everybody, not the request that caused it.
+    def _start(self, *, waited_for: bool) -> asyncio.Task[None]:
         self._refresh = asyncio.create_task(
-            self._run(), name="token-refresh", context=contextvars.Context()
+            self._run(), name="token-refresh", context=shared_work(waited_for=waited_for)
         )
         self._refresh.add_done_callback(self._done)
         return self._refresh
