@@ -13,6 +13,8 @@ from urllib.parse import unquote_plus
 from auth.oauth import OAuthError
 from auth.settings import Settings
 
+# Swagger UI sends Basic even when its form names no client: an empty name, and no secret.
+_NOBODY = "Og=="
 _CHALLENGE = {"WWW-Authenticate": 'Basic realm="slipway", charset="UTF-8"'}
 
 
@@ -51,7 +53,7 @@ class Clients:
             OAuthError: 401 `invalid_client`; 400 `invalid_request` for two methods at once.
         """
         scheme, _, credentials = (authorization or "").partition(" ")
-        if scheme.lower() == "basic":
+        if scheme.lower() == "basic" and credentials.strip() != _NOBODY:
             if "client_secret" in form:
                 raise OAuthError("invalid_request", "Two ways to authenticate are used at once.")
             return self._by_header(credentials)

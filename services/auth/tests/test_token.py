@@ -118,6 +118,19 @@ async def test_a_client_secret_may_hold_any_character(api: Any, encoded: bool) -
     assert answer.status_code == 200
 
 
+async def test_basic_without_a_name_and_a_secret_names_no_client(api: Any) -> None:
+    """Swagger UI sends it with a password: it is as if no header came."""
+    await api.sign_up()
+    form = {"grant_type": "password", "username": api.email, "password": api.password}
+    answer = await api.http.post("/v1/token", data=form, auth=("", ""))
+    assert answer.status_code == 200, answer.text
+    answer = await api.http.post("/v1/token", data=form, auth=("", "x"))
+    assert_oauth_problem(answer, 401, "invalid_client")
+    form = {"grant_type": "client_credentials"}
+    answer = await api.http.post("/v1/token", data=form, auth=("", ""))
+    assert_oauth_problem(answer, 400, "unauthorized_client")
+
+
 async def test_a_client_that_does_not_prove_itself_is_401(api: Any) -> None:
     """With the challenge of the scheme it used."""
     for authorization in (

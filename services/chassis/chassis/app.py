@@ -80,7 +80,8 @@ class ServiceApp(FastAPI):
     def openapi(self) -> dict[str, Any]:
         """Return the OpenAPI document, with problems as the error answers."""
         if not self.openapi_schema:
-            self.openapi_schema = openapi.customise(super().openapi())
+            issuer = self._runtime.settings.issuer
+            self.openapi_schema = openapi.customise(super().openapi(), issuer)
         return self.openapi_schema
 
 

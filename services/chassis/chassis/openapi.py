@@ -12,8 +12,11 @@ _FIRST_ERROR = 400
 _REF = {"$ref": "#/components/schemas/ProblemDetails"}
 
 
-def customise(document: dict[str, Any]) -> dict[str, Any]:
-    """Change `document` in place, with problems instead of FastAPI's own errors; return it."""
+def customise(document: dict[str, Any], issuer: str) -> dict[str, Any]:
+    """Change `document` in place, with problems instead of FastAPI's own errors; return it.
+
+    `issuer` is the URL where clients get tokens.
+    """
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     schema = ProblemDetails.model_json_schema(ref_template="#/components/schemas/{model}")
     for name, definition in schema.pop("$defs", {}).items():
@@ -25,7 +28,7 @@ def customise(document: dict[str, Any]) -> dict[str, Any]:
                 _add_problems(path[method])
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
-    declare(document)
+    declare(document, issuer)
     return document
 
 

@@ -156,12 +156,12 @@ async def test_peer_errors_become_problems(client):
     assert response.json()["type"] == "urn:slipway:problem:deadline-exceeded"
 
 
-async def test_the_openapi_document_shows_what_is_needed(client):
+async def test_the_openapi_document_shows_what_is_needed(client, token_issuer):
     """Schemes with the scopes in use, and each operation with its own."""
     document = (await client.get("/openapi.json")).json()
     schemes = document["components"]["securitySchemes"]
     flow = schemes["OAuth2"]["flows"]["password"]
-    assert flow["tokenUrl"] == f"{token_issuer.issuer}/v1/token", "at the gateway, not here"
+    assert flow["tokenUrl"] == f"{token_issuer.issuer}/v1/token", "where the gateway is"
     assert set(flow["scopes"]) == {"items:write", "stock:write", "profile"}
     assert schemes["Bearer"] == {
         "type": "http",

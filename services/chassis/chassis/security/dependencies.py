@@ -157,11 +157,12 @@ def _challenge(**parameters: str) -> dict[str, str]:
     return {"WWW-Authenticate": f"Bearer {listed}"}
 
 
-def declare(document: dict[str, Any]) -> None:
+def declare(document: dict[str, Any], issuer: str) -> None:
     """Complete the security of an OpenAPI document.
 
     Wherever OAuth2 is asked for, an access token that one already has does as well; and the OAuth2
-    scheme lists the scopes that the operations ask for.
+    scheme lists the scopes that the operations ask for. Tokens are had from `issuer`, the public
+    URL of the gateway: a page of one service would ask that service for them.
     """
     schemes = document.get("components", {}).get("securitySchemes", {})
     if OAUTH2_SCHEME not in schemes:
@@ -174,6 +175,7 @@ def declare(document: dict[str, Any]) -> None:
                 found.update(asked)
                 operation["security"].append({BEARER_SCHEME: list(asked)})
     flow = schemes[OAUTH2_SCHEME]["flows"]["password"]
+    flow["tokenUrl"] = f"{issuer.rstrip('/')}{TOKEN_URL}"
     flow["scopes"] = {scope: _describe(scope) for scope in sorted(found)}
 
 
