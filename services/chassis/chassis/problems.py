@@ -29,6 +29,8 @@ MAX_ERRORS = 100
 """How many fields one answer names: a body of a megabyte may have a hundred thousand bad ones."""
 MALFORMED_TYPE = "urn:slipway:problem:malformed-body"
 
+_NOT_JSON = "This should be JSON; send it as Content-Type: application/json"
+
 _log = get_logger("chassis.problems")
 
 
@@ -176,10 +178,17 @@ def validation_problem(errors: Sequence[Any]) -> Problem:
         detail="The request does not fit the schema; see errors.",
         type=VALIDATION_TYPE,
         errors=[
-            {"loc": list(error["loc"]), "message": error["msg"], "type": error["type"]}
+            {"loc": list(error["loc"]), "message": _message(error), "type": error["type"]}
             for error in errors[:MAX_ERRORS]
         ],
     )
+
+
+def _message(error: Mapping[str, Any]) -> str:
+    # FastAPI leaves a body of another media type, or of none, as the bytes that came.
+    if tuple(error["loc"]) == ("body",) and isinstance(error.get("input"), bytes):
+        return _NOT_JSON
+    return str(error["msg"])
 
 
 async def on_unhandled(request: Request, exc: Exception) -> Response:

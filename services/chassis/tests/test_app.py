@@ -171,6 +171,31 @@ async def test_a_validation_error_names_each_field(client: httpx2.AsyncClient) -
     assert body["instance"] == "/v2/items"
 
 
+@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "text/plain", None])
+@pytest.mark.parametrize(
+    ("path", "body"), [("/v1/items", {"name": "a"}), ("/v1/items/numbers", [1])]
+)
+async def test_a_body_that_is_not_sent_as_json_is_told_how(
+    client: httpx2.AsyncClient, kind: str | None, path: str, body: Any
+) -> None:
+    """`curl -d` alone sends a form: what is wrong is the header, not the body."""
+    headers = {} if kind is None else {"Content-Type": kind}
+    answer = await client.post(path, content=json.dumps(body).encode(), headers=headers)
+    [error] = check_problem(answer, 422)["errors"]
+    assert error["loc"] == ["body"]
+    assert "Content-Type: application/json" in error["message"]
+
+
+async def test_a_body_that_is_no_object_is_not_told_of_its_header(
+    client: httpx2.AsyncClient,
+) -> None:
+    """Nor is one that is not there: for both the header may be right."""
+    for sent in ({"json": "text"}, {}):
+        [error] = check_problem(await client.post("/v1/items", **sent), 422)["errors"]
+        assert error["loc"] == ["body"]
+        assert "Content-Type" not in error["message"]
+
+
 async def test_malformed_json_is_400(client: httpx2.AsyncClient) -> None:
     headers = {"content-type": "application/json"}
     for content in (b"{", b'{"name": "a', b"\xff\xfe", b'{"a": \x00}', b'{"n": ' + b"9" * 5000):
