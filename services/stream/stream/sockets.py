@@ -56,6 +56,17 @@ async def stream(socket: WebSocket, streams: StreamsDep) -> None:
         await _deny(socket, refused)
 
 
+@router.get("/v1/stream", include_in_schema=False)
+async def no_handshake() -> None:
+    """Tell a plain GET what is here."""
+    raise Problem(
+        426,
+        detail="This is a WebSocket: connect to it with a WebSocket client. "
+        "GET /v1/events gives the same events over plain HTTP.",
+        headers={"Upgrade": "websocket"},
+    )
+
+
 async def _open_unknown(socket: WebSocket, streams: Streams) -> None:
     """Open a stream of somebody who says in the first message who it is.
 

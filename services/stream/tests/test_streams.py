@@ -261,3 +261,13 @@ async def test_the_document_describes_every_message(start):
     for operation in document["operations"].values():
         for reference in operation["messages"]:
             assert reference["$ref"].rpartition("/")[2] in messages
+
+
+async def test_a_plain_get_is_told_that_this_is_a_websocket(replica):
+    """426 (RFC 9110, 15.5.22), and where the same is without one."""
+    answer = await replica.http.get("/v1/stream")
+    assert answer.status_code == 426
+    assert answer.headers["upgrade"] == "websocket"
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert "WebSocket" in answer.json()["detail"]
+    assert "/v1/stream" not in (await replica.http.get("/openapi.json")).json()["paths"]
