@@ -336,9 +336,14 @@ class Gateway:
         return statuses
 
     def access_log(self) -> list[dict[str, Any]]:
-        """Return the JSON lines written so far."""
-        lines = self.log.read_text().splitlines()
-        return [json.loads(line) for line in lines if line.startswith("{")]
+        """Return the lines of requests written so far."""
+        return [line for line in self.lines() if line["event"] == "request"]
+
+    def lines(self) -> list[dict[str, Any]]:
+        """Return everything written so far; each line must be JSON."""
+        # The last one may be half written.
+        whole = self.log.read_text().rpartition("\n")[0]
+        return [json.loads(line) for line in whole.splitlines()]
 
     def stat(self, name: str) -> int:
         """Return one counter or gauge."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from datetime import datetime
 
 from tests.gateway.conftest import UNLIMITED
 from tests.gateway.harness import Gateway, RawUpstream, Upstreams, wait_until
@@ -80,11 +81,28 @@ def test_without_an_endpoint_spans_end_quietly(start_gateway: Callable[..., Gate
     """Recorded spans that nobody takes do not fill the log, nor count as failures."""
     gateway = start_gateway({**UNLIMITED, "tracing": {"samplePercent": 100}})
     for _ in range(20):  # more than one batch
-        assert gateway.get("/info/").status == 200
+        assert gateway.get("/info/", {"traceparent": PARENT}).status == 200
+    # What is left of a batch goes after five seconds; this says when it has gone.
+    wait_until(lambda: gateway.stat("tracing.opentelemetry.timer_flushed"), "the spans to go")
     stats = gateway.get("/stats/prometheus", port=gateway.admin).body.decode()
     assert "envoy_cluster_upstream_rq_total" in stats
     assert "_otlp" not in stats
-    assert "_otlp" not in gateway.log.read_text()
+    assert [line for line in gateway.lines() if line["level"] in {"error", "critical"}] == []
+
+
+def test_envoy_says_its_own_words_in_json_too(start_gateway: Callable[..., Gateway]):
+    """A collector that is away is told of in a line like those of the services."""
+    tracing = {"endpoint": "http://127.0.0.1:1", "samplePercent": 100}
+    gateway = start_gateway({**UNLIMITED, "tracing": tracing})
+    assert gateway.get("/info/").status == 200
+
+    def told() -> dict | None:
+        return next((line for line in gateway.lines() if "OTLP" in line["event"]), None)
+
+    line = wait_until(told, "the line")
+    assert line["level"] == "error"
+    assert line["service"] == "gateway"
+    assert datetime.fromisoformat(line["timestamp"]).tzinfo is not None
 
 
 def test_spans_go_to_the_endpoint(start_gateway: Callable[..., Gateway]):

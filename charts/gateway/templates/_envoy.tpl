@@ -9,6 +9,10 @@ admin:
 # The cluster without an address, where spans end that nobody wants: its failures are none.
 stats_config: {stats_matcher: {exclusion_list: {patterns: [{prefix: cluster._otlp.}]}}}
 {{- end }}
+# Envoy's own lines, in the shape of all others: `event` says what happened.
+application_log_config:
+  log_format:
+    json_format: {timestamp: "%Y-%m-%dT%T.%e%z", level: "%l", event: "%j", service: {{ .Values.tracing.serviceName | quote }}, logger: "envoy.%n"}
 overload_manager:
   resource_monitors:
     - name: envoy.resource_monitors.global_downstream_max_connections

@@ -80,7 +80,10 @@ route_config:
       {{- end }}
 {{- end }}
 
-{{- /* Every request has a trace: continued or new. Its spans go to an endpoint, if there is one. */ -}}
+{{- /*
+Every request has a trace: continued or new, for log lines and for the services. Its spans go to an
+endpoint, if there is one. The tracer must have an exporter; that of gRPC is silent when it fails.
+*/ -}}
 {{- define "gateway.tracing" -}}
 tracing:
   client_sampling: {value: 100}
@@ -94,11 +97,15 @@ tracing:
     typed_config:
       "@type": type.googleapis.com/envoy.config.trace.v3.OpenTelemetryConfig
       service_name: {{ .Values.tracing.serviceName | quote }}
+      {{- with .Values.tracing.endpoint }}
       http_service:
         http_uri:
-          uri: {{ printf "%s/v1/traces" (.Values.tracing.endpoint | default "http://localhost" | trimSuffix "/") | quote }}
+          uri: {{ printf "%s/v1/traces" (trimSuffix "/" .) | quote }}
           cluster: _otlp
           timeout: 5s
+      {{- else }}
+      grpc_service: {envoy_grpc: {cluster_name: _otlp}}
+      {{- end }}
 {{- end }}
 
 {{- /* For problems: the client's trace id. Envoy's own span is not known yet where they are written. */ -}}
