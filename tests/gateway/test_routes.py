@@ -51,6 +51,7 @@ def test_nothing_else_is_reachable(
     answer = gateway.get(path, bearer)
     assert answer.status == 404, answer
     assert answer.problem()["title"] == "Not Found"
+    assert answer.problem()["detail"].startswith("No service has this path")
     assert upstreams.seen == []
 
 

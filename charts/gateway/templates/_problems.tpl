@@ -4,7 +4,7 @@
   (list 400 "Bad Request" "The request is malformed or its path is written in a way that is not accepted.")
   (list 401 "Unauthorized" "A valid access token or API key is needed.")
   (list 403 "Forbidden" "These credentials do not allow this request.")
-  (list 404 "Not Found" "There is nothing at this path.")
+  (list 404 "Not Found" "No service has this path; most begin with a version, as in /v1.")
   (list 405 "Method Not Allowed" "This path does not take this method; the Allow header lists those it takes.")
   (list 408 "Request Timeout" "The request did not arrive in time.")
   (list 413 "Content Too Large" (printf "The body is larger than %d bytes." (int64 .Values.limits.bodyBytes)))
