@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from scripts.local.home import Home, RunnerError
 
 _MAX_PORT = 65535
+_ENDPOINT = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?/?")  # as in charts/gateway
 _BLOCK = 100  # room for the services above SLIPWAY_PORT_BASE
 
 
@@ -54,6 +56,12 @@ class Options:
                 code=2,
             )
         endpoint = env.get("SLIPWAY_OTLP_ENDPOINT") or None
+        if endpoint and not _ENDPOINT.fullmatch(endpoint):
+            raise RunnerError(
+                "SLIPWAY_OTLP_ENDPOINT: is no HTTP address without a path; "
+                "write where OTLP over HTTP is taken, as in http://127.0.0.1:4318",
+                code=2,
+            )
         traces = env.get("SLIPWAY_TRACES", "") not in {"", "0"}
         if traces and endpoint:
             raise RunnerError(

@@ -289,6 +289,8 @@ def test_a_port_in_use_is_named_before_anything_starts(toy: Platform) -> None:
         ("SLIPWAY_GATEWAY_PORT", "70000"),
         ("DATABASE_URL_TEMPLATE", "postgresql://u:p@host/slipway"),
         ("DATABASE_URL_TEMPLATE", "mysql://u:p@host/{service}"),
+        ("SLIPWAY_OTLP_ENDPOINT", "foo"),
+        ("SLIPWAY_OTLP_ENDPOINT", "http://127.0.0.1:4318/v1/traces"),
         ("SLIPWAY_START_SECONDS", "-1"),
     ],
 )
