@@ -17,7 +17,8 @@ MAX_BYTES = 10 * 1024 * 1024
 BACKUPS = 2
 _TAIL_BYTES = 64 * 1024
 _LINE_WIDTH = 300
-# Envoy's own lines are text: [2026-01-05 10:15:30.123][42][warning][config] [source] words
+# Until it has read its configuration, Envoy's lines are text:
+# [2026-01-05 10:15:30.123][42][warning][config] [source] words
 _ENVOY_HARMLESS = re.compile(r"^\[[^]]+\]\[\d+\]\[(trace|debug|info|warning)\]")
 _BAD_LEVELS = {"error", "critical", "fatal", "exception"}
 
