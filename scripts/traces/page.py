@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from html import escape
 
+from scripts.traces.spans import counted
 from scripts.traces.store import Store, Trace
 from scripts.traces.tree import Row, rows
 
@@ -57,7 +58,7 @@ def one(trace: Trace) -> str:
     return _page(
         title(trace),
         f"<p class=quiet><a href='/'>all traces</a> &middot; {escape(trace.id)} &middot; "
-        f"{_clock(trace.start)} UTC &middot; {len(trace.spans)} spans &middot; "
+        f"{_clock(trace.start)} UTC &middot; {counted(trace.spans)} &middot; "
         f"{trace.milliseconds:.1f} ms</p>"
         "<table><tr><th>span</th><th class=number>took</th><th class=bar>time</th></tr>"
         f"{lines}</table>{dropped}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass, field
 
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
@@ -58,6 +58,11 @@ class Span:
         if peer := self.attributes.get("peer.service"):
             return f"{self.name} to {peer}"
         return self.name
+
+
+def counted(spans: Sized) -> str:
+    """How many, for a person: `1 span`, `2 spans`."""
+    return f"{len(spans)} span{'' if len(spans) == 1 else 's'}"
 
 
 def decode(body: bytes, encoding: str = "") -> list[Span]:

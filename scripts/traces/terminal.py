@@ -7,7 +7,7 @@ from collections.abc import Collection
 from rich.console import Console
 from rich.text import Text
 
-from scripts.traces.spans import Span
+from scripts.traces.spans import Span, counted
 from scripts.traces.tree import Row, rows
 
 _BAR = 30
@@ -23,7 +23,7 @@ def show(console: Console, spans: Collection[Span]) -> None:
     colours = {name: _COLOURS[i % len(_COLOURS)] for i, name in enumerate(services)}
     first, last = min(span.start for span in spans), max(span.end for span in spans)
     failed = sum(span.error for span in spans)
-    head = f"\n{tree[0].span.trace_id}  {len(spans)} spans, {(last - first) / 1e6:.1f} ms"
+    head = f"\n{tree[0].span.trace_id}  {counted(spans)}, {(last - first) / 1e6:.1f} ms"
     console.print(Text(head + (f", {failed} failed" if failed else ""), "bold"), soft_wrap=True)
     names = max(len(row.lines) + len(_name(row.span)) for row in tree)
     for row in tree:

@@ -174,6 +174,9 @@ def test_the_terminal_shows_times_errors_and_no_control_characters() -> None:
     assert "✗ refused?[2J" in text
     assert "3 spans, 12.0 ms, 1 failed" in text
     assert len(text.strip().splitlines()) == 4  # no line is wrapped
+    out = io.StringIO()
+    show(Console(file=out), [span("1")])
+    assert f"{TRACE}  1 span, 10.0 ms" in out.getvalue()
 
 
 def test_pages_escape_everything(client: TestClient) -> None:
@@ -203,6 +206,7 @@ def test_the_view_answers(client: TestClient) -> None:
     assert summary["services"] == ["shop"]
     trace = client.get(f"/api/traces/{summary['id']}").json()
     assert trace["spans"][0]["attributes"]["n"] == "3"
+    assert "1 span &middot;" in client.get(f"/trace/{summary['id']}").text
     assert client.get("/trace/none").status_code == 404
     assert client.get("/api/traces/none").status_code == 404
     assert client.get("/", headers={"Host": "evil.example"}).status_code == 400
