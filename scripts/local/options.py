@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from scripts.local.home import Home, RunnerError
 
 _MAX_PORT = 65535
+_ON = ("1", "true", "yes", "on")
+_OFF = ("", "0", "false", "no", "off")
 _ENDPOINT = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?/?")  # as in charts/gateway
 _BLOCK = 100  # room for the services above SLIPWAY_PORT_BASE
 
@@ -62,7 +64,7 @@ class Options:
                 "write where OTLP over HTTP is taken, as in http://127.0.0.1:4318",
                 code=2,
             )
-        traces = env.get("SLIPWAY_TRACES", "") not in {"", "0"}
+        traces = _switch(env, "SLIPWAY_TRACES")
         if traces and endpoint:
             raise RunnerError(
                 "SLIPWAY_TRACES: traces already go to SLIPWAY_OTLP_ENDPOINT; unset one of them",
@@ -93,6 +95,13 @@ def port(env: Mapping[str, str], name: str, default: int, *, room: int) -> int:
             f"{name}: {text!r} is no port; write a number from 0 to {_MAX_PORT - room}", code=2
         )
     return int(text)
+
+
+def _switch(env: Mapping[str, str], name: str) -> bool:
+    text = env.get(name, "").lower()
+    if text not in {*_ON, *_OFF}:
+        raise RunnerError(f"{name}: {env[name]!r} is neither yes nor no; write 1 or 0", code=2)
+    return text in _ON
 
 
 def _seconds(env: Mapping[str, str], name: str, default: float) -> float:

@@ -208,4 +208,13 @@ def test_traces_go_to_one_place_only() -> None:
     with pytest.raises(RunnerError, match="SLIPWAY_OTLP_ENDPOINT") as caught:
         Options.from_environment({"SLIPWAY_TRACES": "1", "SLIPWAY_OTLP_ENDPOINT": "http://a"})
     assert caught.value.code == 2
-    assert not Options.from_environment({"SLIPWAY_TRACES": "0"}).traces
+
+
+def test_traces_are_on_or_off() -> None:
+    """Every usual word is understood; any other is refused with the name and the fix."""
+    for words, on in ((("1", "true", "yes", "On"), True), (("0", "False", "no", "off", ""), False)):
+        for word in words:
+            assert Options.from_environment({"SLIPWAY_TRACES": word}).traces is on
+    with pytest.raises(RunnerError, match=r"^SLIPWAY_TRACES: 'maybe' .*; write 1 or 0$") as caught:
+        Options.from_environment({"SLIPWAY_TRACES": "maybe"})
+    assert caught.value.code == 2
