@@ -7,8 +7,9 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from scripts.local.columns import aligned
 from scripts.local.detach import start_in_background
 from scripts.local.hold import hold_down, let_go
 from scripts.local.home import Home, RunnerError, read_json
@@ -108,15 +109,16 @@ def _status(_: argparse.Namespace) -> int:
         print("Slipway does not run; start it with `make up`.")
         return _NOT_RUNNING
     print(f"Slipway is {status['phase']} (pid {status['pid']}).")
-    for process in status["processes"]:
-        up = age(time.time() - process["started"]) if process["pid"] else ""
-        words = [f"{process['name']:<15}", f"{process['state']:<11}", f"{up:<13}", process["url"]]
-        if process["restarts"]:
-            words.append(f"restarts {process['restarts']}")
-        if process["last_error"]:
-            words.append(f"last error: {process['last_error']}")
-        print(" ".join(words).rstrip())
+    for line in aligned([_row(process) for process in status["processes"]]):
+        print(line)
     return 0
+
+
+def _row(process: dict[str, Any]) -> tuple[str, ...]:
+    up = age(time.time() - process["started"]) if process["pid"] else ""
+    restarts, error = process["restarts"], process["last_error"]
+    said = (f"restarts {restarts}" if restarts else "", f"last error: {error}" if error else "")
+    return process["name"], process["state"], up, process["url"], " ".join(filter(None, said))
 
 
 def _clean(_: argparse.Namespace) -> int:

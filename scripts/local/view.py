@@ -12,7 +12,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
+from scripts.local.columns import aligned
 from scripts.local.process import ManagedProcess, State
 from scripts.local.procs import age
 
@@ -95,13 +97,14 @@ class LiveReporter(Reporter):
 
     def summary(self, words: Iterable[str]) -> None:
         """The table of addresses, once and to stay, above the one that lives."""
-        table = Table(box=box.SIMPLE_HEAD)
-        for title in ("service", "URL", "docs", "health"):
-            table.add_column(title, no_wrap=True)
-        for process in self._processes:
-            spec = process.spec
-            table.add_row(spec.name, spec.url, spec.docs, coloured(process.status.state))
-        self.console.print(table)
+        title, *lines = plain_table(self._processes).splitlines()
+        # As text: a table of rich would cut addresses to fit a narrow screen.
+        self.console.print(Text(title, "bold"), soft_wrap=True)
+        for process, line in zip(self._processes, lines, strict=True):
+            state = process.status.state
+            text = Text(line)
+            text.stylize(_COLOURS.get(state, "dim"), len(line) - len(state))
+            self.console.print(text, soft_wrap=True)
         for word in words:
             self.line(word)
 
@@ -137,11 +140,7 @@ def plain_table(processes: Sequence[ManagedProcess]) -> str:
     """Service, URL, docs, health in aligned columns of any width."""
     rows = [("service", "URL", "docs", "health")]
     rows += [(p.spec.name, p.spec.url, p.spec.docs, str(p.status.state)) for p in processes]
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    )
+    return "\n".join(aligned(rows))
 
 
 def state_table(processes: Sequence[ManagedProcess]) -> Table:
