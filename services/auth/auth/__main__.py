@@ -41,12 +41,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _refuse(str(exc))
     except passwords.WeakPasswordError as exc:
         return _refuse(f"the password is refused: {exc}")
-    except SealError as exc:
-        return _refuse(f"AUTH_KEY_ENCRYPTION_KEY: {exc}")
     except SQLAlchemyError as exc:
         reason = " ".join(str(getattr(exc, "orig", None) or exc).split())
         return _refuse(
-            f"AUTH_DATABASE_URL: {reason}; is it up, and did `python -m chassis migrate auth` run?"
+            f"AUTH_DATABASE_URL: {reason}; is it up, and did `python -m chassis migrate auth` run "
+            "(on the local platform: make migrate)?"
         )
     print(line)
     return 0
@@ -98,8 +97,9 @@ async def _create_admin(
     async with database.reading() as session:
         user = await users.by_email(session, email)
     if user is None:
-        password = _read_password(from_stdin=arguments.password_stdin)
-        passwords.check(password, email=email, minimum=settings.password_min_length)
+        minimum = settings.password_min_length
+        password = _read_password(minimum, from_stdin=arguments.password_stdin)
+        passwords.check(password, email=email, minimum=minimum)
         password_hash = await make_hasher(settings).hash(password)
         try:
             user = await users.create(
@@ -138,7 +138,7 @@ def _email(arguments: argparse.Namespace) -> str:
         raise InputError(f"--email: {exc}") from None
 
 
-def _read_password(*, from_stdin: bool) -> str:
+def _read_password(minimum: int, *, from_stdin: bool) -> str:
     if from_stdin:
         password = sys.stdin.readline(_MAX_LINE).rstrip("\r\n")
     elif sys.stdin.isatty():
@@ -147,8 +147,8 @@ def _read_password(*, from_stdin: bool) -> str:
             raise InputError("the two passwords differ")
     else:
         raise InputError("no terminal to ask for the password; pipe it in with --password-stdin")
-    if not 0 < len(password) <= passwords.MAX_LENGTH:
-        raise InputError(f"the password must have 1 to {passwords.MAX_LENGTH} characters")
+    if not minimum <= len(password) <= passwords.MAX_LENGTH:
+        raise InputError(f"the password must have {minimum} to {passwords.MAX_LENGTH} characters")
     return password
 
 
@@ -157,8 +157,15 @@ async def _rotate_keys(
 ) -> str:
     if arguments.withdraw and not arguments.now:
         raise InputError("--withdraw needs --now: without the old key nothing could sign")
-    keys = SigningKeys(settings, database, SystemClock(), Sealer(key_encryption_keys(settings)))
-    made = await keys.rotate(at_once=arguments.now, withdraw=arguments.withdraw)
+    try:
+        sealer = Sealer(key_encryption_keys(settings))
+        keys = SigningKeys(settings, database, SystemClock(), sealer)
+        made = await keys.rotate(at_once=arguments.now, withdraw=arguments.withdraw)
+    except SealError as exc:
+        # Without the setting the key was just made up.
+        made_up = settings.key_encryption_key is None
+        hint = " (the local platform: make run SERVICE=auth)" if made_up else ""
+        raise InputError(f"AUTH_KEY_ENCRYPTION_KEY: {exc}{hint}") from None
     return f"published key {made.kid}; it signs from {made.activates_at:%Y-%m-%dT%H:%M:%SZ}"
 
 

@@ -1,6 +1,7 @@
 """The commands of auth, as an operator runs them: real processes on each database."""
 
 import asyncio
+import base64
 import io
 import os
 import sys
@@ -27,13 +28,16 @@ def url(migrated_database_url: Callable[[str], str]) -> str:
 def run(url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     """Run a command in this process; return its exit code, stdout and stderr."""
 
-    async def command(*arguments: str, stdin: str = "", **variables: str) -> tuple[int, str, str]:
+    async def command(
+        *arguments: str, stdin: str = "", **variables: str | None
+    ) -> tuple[int, str, str]:
         capsys.readouterr()
         with monkeypatch.context() as patch:
             for name in [name for name in os.environ if name.startswith("AUTH_")]:
                 patch.delenv(name)
             for name, value in {**environment(url), **variables}.items():
-                patch.setenv(name, value)
+                if value is not None:
+                    patch.setenv(name, value)
             patch.setattr("sys.stdin", io.StringIO(stdin))
             code = await anyio.to_thread.run_sync(main, arguments)
         out, err = capsys.readouterr()
@@ -64,7 +68,7 @@ async def test_a_command_is_a_process_that_says_one_line(url: str) -> None:
     )
     out, err = await process.communicate(b"short\n")
     assert (process.returncode, out) == (2, b"")
-    assert err == b"the password is refused: use at least 12 characters\n"
+    assert err == b"the password must have 12 to 128 characters\n"
 
 
 async def test_the_first_administrator_is_made_once(
@@ -152,9 +156,11 @@ async def test_bad_input_is_one_line_and_exit_code_2(run: Command) -> None:
     admin = ("create-admin", "--email", "root@example.com", "--password-stdin")
     for arguments, stdin, variables, says in (
         (("create-admin", "--email", "root", "--password-stdin"), PASSWORD, {}, "--email: not an"),
-        (admin, "short", {}, "at least 12 characters"),
+        (admin, "short", {}, "12 to 128 characters"),
         (admin, "password1234", {}, "too easy to guess"),
-        (admin, "", {}, "1 to 128 characters"),
+        (admin, "", {}, "12 to 128 characters"),
+        (admin, "a" * 129, {}, "12 to 128 characters"),
+        (admin, PASSWORD, {"AUTH_PASSWORD_MIN_LENGTH": "24"}, "24 to 128 characters"),
         (admin[:3], PASSWORD, {}, "--password-stdin"),
         (("revoke", "--email", "root"), "", {}, "--email: not an"),
         (("revoke", "--email", "nobody@example.com"), "", {}, "no such account"),
@@ -176,7 +182,22 @@ async def test_an_unmigrated_database_is_one_line(run: Command, tmp_path: Any) -
     code, _, err = await run("rotate-keys", AUTH_DATABASE_URL=empty)
     assert code == 2
     assert "python -m chassis migrate auth" in err
+    assert "make migrate" in err
     assert err.count("\n") == 1
+
+
+async def test_a_made_up_key_that_opens_nothing_names_the_way_to_the_right_one(
+    run: Command, url: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By hand a command has no key of the local platform; a key that was given is only refused."""
+    monkeypatch.chdir(tmp_path)
+    assert (await run("rotate-keys"))[0] == 0
+    other = base64.b64encode(bytes(range(32))).decode()
+    for key, hint in ((None, True), (other, False)):
+        code, _, err = await run("rotate-keys", AUTH_KEY_ENCRYPTION_KEY=key)
+        assert code == 2
+        assert err.startswith("AUTH_KEY_ENCRYPTION_KEY: does not open the stored signing keys")
+        assert err.endswith("(the local platform: make run SERVICE=auth)\n") is hint
 
 
 async def test_keys_rotate_by_command(run: Command) -> None:
