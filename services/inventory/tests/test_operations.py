@@ -104,8 +104,11 @@ def test_a_command_that_cannot_run_says_why_in_one_line(tmp_path, monkeypatch, c
     monkeypatch.setenv("INVENTORY_DATABASE_URL", f"sqlite:///{tmp_path / 'empty.db'}")
     assert main(["audit"]) == 2
     assert capsys.readouterr().err.splitlines() == [
-        "inventory audit: the database is not migrated; run: python -m chassis migrate inventory "
-        "(on the local platform: make migrate, and make run SERVICE=inventory)"
+        (
+            "inventory audit: the database is not migrated; "
+            "run: python -m chassis migrate inventory "
+            "(on the local platform: make migrate, and make run SERVICE=inventory)"
+        )
     ]
     monkeypatch.setenv("INVENTORY_DATABASE_URL", "mysql://nowhere")
     assert main(["seed"]) == 2

@@ -39,7 +39,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 async def _seed(settings: Settings) -> int:
     if await needs_migration("items", settings):
-        raise CommandError("the database is not migrated; run: python -m chassis migrate items")
+        raise CommandError(
+            "the database is not migrated; run: python -m chassis migrate items "
+            "(on the local platform: make migrate, and make run SERVICE=items)"
+        )
     database = Database(settings)
     try:
         now = SystemClock().now()

@@ -98,7 +98,10 @@ def test_a_command_that_cannot_run_says_why_in_one_line(tmp_path):
     )
     assert failed.returncode == 2
     assert failed.stderr.splitlines() == [
-        "items seed: the database is not migrated; run: python -m chassis migrate items"
+        (
+            "items seed: the database is not migrated; run: python -m chassis migrate items "
+            "(on the local platform: make migrate, and make run SERVICE=items)"
+        )
     ]
 
 

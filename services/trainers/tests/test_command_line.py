@@ -36,7 +36,8 @@ def test_a_database_without_tables_is_said_in_one_line(monkeypatch, tmp_path, ca
     assert main(["lag"]) == 2
     said = capsys.readouterr().err
     assert said == (
-        "trainers lag: the database is not migrated; run: python -m chassis migrate trainers\n"
+        "trainers lag: the database is not migrated; run: python -m chassis migrate trainers "
+        "(on the local platform: make migrate, and make run SERVICE=trainers-queries)\n"
     )
 
 

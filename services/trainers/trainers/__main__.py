@@ -43,7 +43,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 async def _run(command: str, settings: Settings) -> str:
     if await needs_migration("trainers", settings):
-        raise CommandError("the database is not migrated; run: python -m chassis migrate trainers")
+        raise CommandError(
+            "the database is not migrated; run: python -m chassis migrate trainers "
+            "(on the local platform: make migrate, and make run SERVICE=trainers-queries)"
+        )
     database = Database(settings)
     try:
         return await (_rebuild if command == "rebuild" else _lag)(database, settings)
