@@ -2,71 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
-import asyncio
 import sys
-from typing import TYPE_CHECKING
 
-from scripts.local.cli import main
-from scripts.local.options import Options
-
-if TYPE_CHECKING:
-    from scripts.local.slipway import Slipway
+_INTERRUPTED = 130
 
 
-def _build(options: Options) -> Slipway:
-    from scripts.local.slipway import Slipway  # noqa: PLC0415 - `down` and `status` need none of it
+def _main() -> int:
+    try:
+        from scripts.local.commands import main  # noqa: PLC0415 - Ctrl-C may come while it imports
 
-    return Slipway(options)
-
-
-def _stack() -> Slipway:
-    options = Options.from_environment()
-    options.home.make()
-    return _build(options)
-
-
-def _migrate(_: argparse.Namespace) -> int:
-    asyncio.run(_stack().migrate(seed=False))
-    print("Every database is up to date.")
-    return 0
-
-
-def _run(args: argparse.Namespace) -> int:
-    from scripts.local.slipway import run_tool  # noqa: PLC0415
-
-    return run_tool(_stack(), args.service, lambda module: [module, *args.words])
-
-
-def _openapi(args: argparse.Namespace) -> int:
-    from scripts.local.slipway import run_tool  # noqa: PLC0415
-
-    return run_tool(_stack(), args.service, lambda module: ["chassis", "openapi", module])
-
-
-def _admin(args: argparse.Namespace) -> int:
-    if not args.email:
-        print("slipway: whose account? make admin EMAIL=you@example.org", file=sys.stderr)
-        return 2
-    asked = [] if sys.stdin.isatty() else ["--password-stdin"]
-    words = ["create-admin", "--email", args.email, *asked]
-    return _run(argparse.Namespace(service="auth", words=words))
-
-
-def _add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    migrate = commands.add_parser("migrate", help="bring every database up to date")
-    migrate.set_defaults(command=_migrate)
-    openapi = commands.add_parser("openapi", help="print the OpenAPI document of a service")
-    openapi.add_argument("service")
-    openapi.set_defaults(command=_openapi)
-    admin = commands.add_parser("admin", help="make an administrator")
-    admin.add_argument("email")
-    admin.set_defaults(command=_admin)
-    run = commands.add_parser("run", help="run a command of a service: run auth rotate-keys")
-    run.add_argument("service")
-    run.add_argument("words", nargs=argparse.REMAINDER)
-    run.set_defaults(command=_run)
+        return main()
+    except KeyboardInterrupt:
+        return _INTERRUPTED
 
 
 if __name__ == "__main__":
-    sys.exit(main(_build, extra=_add_commands))
+    sys.exit(_main())

@@ -9,10 +9,10 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import httpx2
 
@@ -34,6 +34,7 @@ _DRAIN_SECONDS = 5.0
 _STOP_SECONDS = 8.0
 _POLL_SECONDS = 0.05
 _SEND_DELAY = "500"  # milliseconds until spans are sent, when somebody waits for them
+_FOR_EVERY_SERVICE = ("migrate", "openapi", "outbox", "seed", "serve")  # of `python -m chassis`
 
 
 class Slipway(Stack):
@@ -308,17 +309,32 @@ def find_envoy() -> str:
     return found
 
 
-def run_tool(stack: Slipway, service: str, words: Callable[[str], Sequence[str]]) -> int:
-    """Run a command of one service with the environment that the runner gives it; its exit code.
+def run_tool(stack: Slipway, name: str, words: Sequence[str]) -> NoReturn:
+    """Become a command of one service, with the environment that the runner gives the service.
 
-    `words` gives the command from the name of the service's import package.
+    A first word that every service knows goes to the chassis (`outbox list`), any other to the
+    service's own commands (`rotate-keys`).
 
     Raises:
-        RunnerError: there is no such service.
+        RunnerError: there is no such service, or it has no such command (code 2).
     """
-    if service not in stack.topology.services:
-        known = ", ".join(stack.topology.services)
-        raise RunnerError(f"{service or '(nothing)'}: no such service; known: {known}", code=2)
-    env = stack.environment(service)
-    command = [sys.executable, "-m", *words(stack.topology[service].module)]
-    return subprocess.run(command, env=env, check=False).returncode
+    known = ", ".join(stack.topology.services)
+    if not name:
+        raise RunnerError(f"which service? SERVICE=NAME; known: {known}", code=2)
+    if name not in stack.topology.services:
+        raise RunnerError(f"{name}: no such service; known: {known}", code=2)
+    service = stack.topology[name]
+    first, *rest = words or [""]
+    package = topology.ROOT / "services" / service.package / service.module
+    if first in _FOR_EVERY_SERVICE:
+        command = ["chassis", first, service.module, *rest]
+    elif (package / "__main__.py").exists():
+        command = [service.module, *words]
+    else:
+        raise RunnerError(
+            f"{name}: no such command{f' {first}' if first else ''}; "
+            f"known: {', '.join(_FOR_EVERY_SERVICE)}",
+            code=2,
+        )
+    # Not a child of this one: the terminal, Ctrl-C and the exit code are the command's.
+    os.execve(sys.executable, [sys.executable, "-m", *command], stack.environment(name))  # noqa: S606
