@@ -85,7 +85,7 @@ def test_the_commands_of_a_page_exist(alert: str):
         if words[0] == "make":
             assert re.search(rf"^{words[1]}:.*## ", makefile, re.MULTILINE), line
             for variable in (word.partition("=")[0] for word in words[2:] if "=" in word):
-                assert f"$({variable}" in makefile, line
+                assert re.search(rf"\$\((call on,)?{variable}\b", makefile), line
         for module in re.findall(r"python -m (\w+)", line):
             assert importlib.util.find_spec(module), line
         for service in re.findall(r"(?:SERVICE=|/name=|exec deploy/|hpa )([\w-]+)", line):
