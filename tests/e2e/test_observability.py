@@ -115,14 +115,17 @@ def observer(platform: Platform, cluster: Cluster) -> Iterator[Observer]:
 def order(observer: Observer) -> str:
     """A demonstration with an order, all of it in one trace; the trace's id."""
     trace = secrets.token_hex(16)
-    headers = {"traceparent": f"00-{trace}-{secrets.token_hex(8)}-01"}
-    platform = observer.platform
+    demonstrate(observer.platform, traceparent=f"00-{trace}-{secrets.token_hex(8)}-01")
+    return trace
+
+
+def demonstrate(platform: Platform, **headers: str) -> None:
+    """Do what `make demo` does."""
     with (
         forwarded(platform.cluster, platform.namespace) as url,
         httpx2.Client(base_url=url, headers=headers, timeout=30, trust_env=False) as client,
     ):
         demo.run(client)
-    return trace
 
 
 def test_the_release_passes_its_own_test(observer: Observer) -> None:
@@ -244,6 +247,7 @@ def test_every_panel_has_data(observer: Observer, order: str) -> None:
     }
     end = time.monotonic() + 180
     while left and time.monotonic() < end:
+        demonstrate(observer.platform)  # panels show the last minutes
         left = {where: expr for where, expr in left.items() if not observer.query(expr)}
         time.sleep(2)
     assert not left, f"empty after {order}"
