@@ -5,10 +5,14 @@ it. gunicorn's own ASGI worker is not used: the worker here is the same server, 
 drain. Metrics are added up over all processes through files (`PROMETHEUS_MULTIPROC_DIR`, a
 temporary directory unless set); exemplars and the collectors of pools and of the process itself
 (memory, CPU) are not shared and are missing from `/metrics` then.
+
+A worker whose master was killed ends by itself, by the same drain: nobody would watch it, and it
+would keep the port from the next start.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import signal
@@ -34,6 +38,7 @@ MARGIN_SECONDS = 15.0
 _ENDS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
 _BAD_SETTINGS = 2
 _OWN_DIRECTORY = "SLIPWAY_METRICS_DIRECTORY_IS_OURS"
+_log = logging.getLogger("chassis.server")
 
 
 def serve_many(create: Callable[[], FastAPI], settings: ServiceSettings, service: str) -> None:
@@ -112,6 +117,16 @@ class _Arbiter(Arbiter):  # type: ignore[misc]
 
 class ChassisWorker(Worker):  # type: ignore[misc]
     """A gunicorn worker that runs the chassis' server on gunicorn's sockets."""
+
+    orphaned = False
+
+    def notify(self) -> None:
+        """Tell the master, every few seconds, that this worker lives; end when there is none."""
+        super().notify()
+        if not self.orphaned and os.getppid() != self.ppid:
+            self.orphaned = True
+            _log.error("the master process is gone; ending")
+            signal.raise_signal(signal.SIGTERM)
 
     def run(self) -> None:
         """Serve until told to end."""

@@ -10,9 +10,11 @@ import signal
 import socket
 import sys
 import time
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from chassis.testing.processes import end_with_parent
 
@@ -139,13 +141,14 @@ async def test_a_signal_during_the_start_ends_cleanly() -> None:
             await child.wait()
 
 
-async def test_several_processes_share_a_port_and_drain_too(tmp_path: Path) -> None:
-    """Two workers answer, `/metrics` adds them up, and no signal cuts their drain short."""
+@asynccontextmanager
+async def serving_by_two(**environment: str) -> AsyncIterator[tuple[Any, int]]:
+    """Serve the demo by two workers; yield the process of their master and the port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "chassis", "serve", "demo",
-        env=process.environment(DEMO_PORT=str(port), DEMO_WORKERS="2", TMPDIR=str(tmp_path)),
+        env=process.environment(DEMO_PORT=str(port), DEMO_WORKERS="2", **environment),
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
         preexec_fn=end_with_parent(),
     )  # fmt: skip
@@ -155,6 +158,17 @@ async def test_several_processes_share_a_port_and_drain_too(tmp_path: Path) -> N
             while len(server.events("Application startup complete")) < 2:
                 assert not server.reader.done(), "".join(server.raw)
                 await asyncio.sleep(0.02)
+        yield server, port
+    finally:
+        if child.returncode is None:
+            child.terminate()  # its workers would outlive a kill by some seconds
+        await child.wait()
+        await server.reader
+
+
+async def test_several_processes_share_a_port_and_drain_too(tmp_path: Path) -> None:
+    """Two workers answer, `/metrics` adds them up, and no signal cuts their drain short."""
+    async with serving_by_two(TMPDIR=str(tmp_path)) as (server, port):
         seen: set[int] = set()
         count = 0
         async with asyncio.timeout(60):
@@ -162,12 +176,14 @@ async def test_several_processes_share_a_port_and_drain_too(tmp_path: Path) -> N
                 async with Client(port) as connection:
                     seen.add(json.loads((await connection.get("/slow"))[1])["pid"])
                     count += 1
-        async with Client(port) as connection:
-            _, text = await connection.get("/metrics")
-        total = [line for line in text.decode().splitlines() if "http_requests_total{" in line]
-        assert total == [
-            f'http_requests_total{{method="GET",route="/slow",status="200"}} {float(count)}'
-        ]
+        total: list[str] = []
+        expected = [f'http_requests_total{{method="GET",route="/slow",status="200"}} {count}.0']
+        async with asyncio.timeout(60):
+            while total != expected:  # a request is counted just after its answer
+                async with Client(port) as connection:
+                    _, text = await connection.get("/metrics")
+                lines = text.decode().splitlines()
+                total = [line for line in lines if "http_requests_total{" in line]
         async with Client(port) as connection:
             answer = asyncio.create_task(connection.get("/slow?seconds=1.5"))
             await process.in_flight(port)
@@ -177,10 +193,20 @@ async def test_several_processes_share_a_port_and_drain_too(tmp_path: Path) -> N
             assert (await answer)[0] == 200
         assert await server.ended() == 0
         assert os.listdir(tmp_path) == []  # noqa: PTH208
-    finally:
-        if child.returncode is None:
-            child.kill()
-            await child.wait()
+
+
+async def test_workers_whose_master_was_killed_end_by_themselves() -> None:
+    """They drain as after SIGTERM, and the port is free for the next start."""
+    async with serving_by_two() as (server, port), Client(port) as connection:
+        answer = asyncio.create_task(connection.get("/slow?seconds=4"))
+        await process.in_flight(port)
+        server.signal(signal.SIGKILL)
+        assert (await answer)[0] == 200
+        await server.ended()  # the workers hold its output: until both have ended
+    assert len(server.events("the master process is gone")) == 2
+    assert len(server.events("Application shutdown complete")) == 2
+    with socket.create_server(("127.0.0.1", port)):
+        pass
 
 
 async def test_connections_that_the_kernel_took_before_the_signal_are_served() -> None:
