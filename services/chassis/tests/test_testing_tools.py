@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+import socket
+import threading
 import urllib.request
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -256,6 +259,32 @@ class TestServers:
             with pytest.raises(httpx2.ConnectError):
                 await client.get(url)
         assert log == ["start", "stop"]
+
+    async def test_serve_app_leaves_no_connection_open(self, serve_app):
+        """Clients come without a pause while it ends; each of them sees an end."""
+        held = []
+
+        def come(port, ended):
+            with contextlib.suppress(OSError):
+                while not ended.is_set():
+                    held.append(socket.create_connection(("127.0.0.1", port), timeout=60))
+                    if len(held) > 100:
+                        held.pop(0).close()
+
+        for _ in range(3):
+            ended = threading.Event()
+            async with serve_app(lifespan_app([])) as url:
+                coming = asyncio.create_task(
+                    asyncio.to_thread(come, int(url.rpartition(":")[2]), ended)
+                )
+                while len(held) < 20:  # noqa: ASYNC110  (a thread fills it)
+                    await asyncio.sleep(0.001)
+            ended.set()
+            await coming
+            while held:
+                with held.pop() as client, contextlib.suppress(ConnectionError):
+                    client.settimeout(10)
+                    assert client.recv(1) == b""
 
     async def test_serve_app_says_that_the_start_failed(self, serve_app):
         """No test runs against a server that is not there."""
