@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.local.platform_handle import eventually
-from tests.system.harness import Buyer, Shop, log_lines
+from tests.system.harness import Buyer, Shop, log_lines, whole_lines
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
@@ -111,7 +111,7 @@ def test_nothing_personal_or_secret_is_told(shop: Shop) -> None:
     eventually(lambda: log_lines(folder / "gateway.log", lambda x: x.get("request_id") == last), 60)
     time.sleep(1)  # and the services what was still on its way
 
-    logs = {file.name: file.read_text() for file in folder.iterdir()}
+    logs = {file.name: file.read_text(errors="replace") for file in folder.iterdir()}
     assert {"auth.log", "orders.log", "gateway.log", "notifications.log"} <= logs.keys()
     assert sum(text.count("\n") for text in logs.values()) > 50
     assert {n: hidden.found_in(text) for n, text in logs.items() if hidden.found_in(text)} == {}
@@ -137,7 +137,7 @@ def test_every_line_of_a_service_is_json_with_its_service(shop: Shop) -> None:
     for name in shop.names:
         if name in {"gateway", "traces"}:
             continue
-        lines = (shop.platform.home / "logs" / f"{name}.log").read_text().splitlines()
+        lines = whole_lines(shop.platform.home / "logs" / f"{name}.log")
         entries = [json.loads(line) for line in lines if line]
         assert entries
         assert {entry["service"] for entry in entries} == {name}

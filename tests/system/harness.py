@@ -487,6 +487,10 @@ def problem(answer: httpx2.Response, status: int) -> dict[str, Any]:
 
 def log_lines(path: Path, matches: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
     """The JSON lines of a log that match."""
-    lines_ = path.read_text().splitlines()
-    entries = (json.loads(line) for line in lines_ if line.startswith("{"))
+    entries = (json.loads(line) for line in whole_lines(path) if line.startswith("{"))
     return [entry for entry in entries if matches(entry)]
+
+
+def whole_lines(path: Path) -> list[str]:
+    """The lines of a log that is being written: Envoy writes blocks, which end within a line."""
+    return path.read_bytes().rpartition(b"\n")[0].decode().splitlines()
